@@ -1,0 +1,219 @@
+"""The record of what is wanted, its identity, and the table of its states.
+
+Rules of residence: plain values and functions only; no I/O, no clock, no randomness, no SQL. Every legal
+move of a sample is an entry of `MOVES`; late and repeated news are entries too, so nobody needs an `if` for
+them. What must always hold: a sample that may have cost money never returns to `pending` except by an event
+whose name says why that is safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+PER_POST: Final = 4  # the reference allows 1 to 4 generations a POST, the OpenAPI description 12: take what both allow
+
+
+class JobState(StrEnum):
+    """Where one wanted file stands. The hub's five words, with ours around them; these are the only public states."""
+
+    PENDING = "pending"
+    """Not sent yet, or proved never to have reached the hub."""
+    SUBMITTING = "submitting"
+    """Recorded and sent; the hub's answer is not recorded yet."""
+    UNCERTAIN = "uncertain"
+    """Sent, and nobody knows yet whether it landed; never sent again before that is known."""
+    HELD = "held"
+    """It could not be found out whether it landed: a person decides."""
+    QUEUED = "queued"
+    """Waiting at the hub."""
+    PROCESSING = "processing"
+    """Being made by the hub."""
+    SUCCEEDED = "succeeded"
+    """Made and paid; its file is not on disk yet."""
+    FAILED = "failed"
+    """Refused or failed for good; nothing more is tried by itself."""
+    CANCELLED = "cancelled"
+    """Cancelled at the hub, or before it was sent."""
+    DOWNLOADED = "downloaded"
+    """On disk, checked."""
+    UNFETCHABLE = "unfetchable"
+    """Paid, but its file cannot be had; every later run tries again, since that costs nothing."""
+
+
+class Event(StrEnum):
+    """What can happen to a sample. States and events meet only in `MOVES`."""
+
+    AUTHORISED = "authorised"
+    """The intent to send it is on disk."""
+    ACCEPTED = "accepted"
+    """The hub answered with its generation_id."""
+    REFUSED = "refused"
+    """The hub refused the request for what it says; the same request would be refused again."""
+    TURNED_AWAY = "turned_away"
+    """The hub refused the run (key, credits, rate), not this request."""
+    NOT_SENT = "not_sent"
+    """The request never left this machine."""
+    UNANSWERED = "unanswered"
+    """The request may have landed; no usable answer came."""
+    FOUND = "found"
+    """Its generation was found in the hub's own list."""
+    ABSENT = "absent"
+    """It is proved that the request never landed."""
+    UNDECIDABLE = "undecidable"
+    """It cannot be found out whether the request landed."""
+    DROPPED = "dropped"
+    """A person gave a held send up."""
+    SEEN_QUEUED = "seen_queued"
+    SEEN_PROCESSING = "seen_processing"
+    SEEN_SUCCEEDED = "seen_succeeded"
+    SEEN_FAILED = "seen_failed"
+    """The generation failed, and the same request would fail again."""
+    SEEN_FAILED_IN_PASSING = "seen_failed_in_passing"
+    """The generation failed for a reason that is not the request's; another attempt is due."""
+    SEEN_CANCELLED = "seen_cancelled"
+    VANISHED = "vanished"
+    """The hub no longer knows a generation_id that it gave us."""
+    FETCHED = "fetched"
+    """The file is on disk, fsynced, checked and renamed into place."""
+    FETCH_GIVEN_UP = "fetch_given_up"
+    """The file could not be had, after every try."""
+    FETCH_AGAIN = "fetch_again"
+    """The file is to be had once more: it is gone, damaged, or a new run tries again."""
+    CANCELLED_HERE = "cancelled_here"
+    """The user cancelled it before it was sent."""
+    RETRIED = "retried"
+    """The user put it back."""
+    SET_ASIDE = "set_aside"
+    """The user rejected its result, or its request changed."""
+
+
+_S = JobState
+_E = Event
+
+_NEWS: Final[dict[Event, JobState]] = {
+    _E.SEEN_QUEUED: _S.QUEUED,
+    _E.SEEN_PROCESSING: _S.PROCESSING,
+    _E.SEEN_SUCCEEDED: _S.SUCCEEDED,
+    _E.SEEN_FAILED: _S.FAILED,
+    _E.SEEN_FAILED_IN_PASSING: _S.PENDING,
+    _E.SEEN_CANCELLED: _S.CANCELLED,
+}
+
+
+def _late(state: JobState) -> dict[Event, JobState]:
+    """News about a generation whose end is known changes nothing."""
+    return dict.fromkeys(_NEWS, state)
+
+
+MOVES: Final[dict[JobState, dict[Event, JobState]]] = {
+    _S.PENDING: {_E.AUTHORISED: _S.SUBMITTING, _E.CANCELLED_HERE: _S.CANCELLED},
+    _S.SUBMITTING: {
+        _E.ACCEPTED: _S.QUEUED,
+        _E.REFUSED: _S.FAILED,
+        _E.TURNED_AWAY: _S.PENDING,
+        _E.NOT_SENT: _S.PENDING,
+        _E.UNANSWERED: _S.UNCERTAIN,
+    },
+    _S.UNCERTAIN: {_E.FOUND: _S.QUEUED, _E.ABSENT: _S.PENDING, _E.UNDECIDABLE: _S.HELD},
+    _S.HELD: {_E.FOUND: _S.QUEUED, _E.ABSENT: _S.PENDING, _E.DROPPED: _S.CANCELLED},
+    _S.QUEUED: _NEWS | {_E.VANISHED: _S.HELD},
+    # The hub's lists may lag behind its events: `queued` after `processing` is old news.
+    _S.PROCESSING: _NEWS | {_E.SEEN_QUEUED: _S.PROCESSING, _E.VANISHED: _S.HELD},
+    _S.SUCCEEDED: _late(_S.SUCCEEDED) | {_E.FETCHED: _S.DOWNLOADED, _E.FETCH_GIVEN_UP: _S.UNFETCHABLE},
+    _S.FAILED: _late(_S.FAILED) | {_E.RETRIED: _S.PENDING, _E.SET_ASIDE: _S.PENDING},
+    _S.CANCELLED: _late(_S.CANCELLED) | {_E.RETRIED: _S.PENDING, _E.SET_ASIDE: _S.PENDING},
+    _S.DOWNLOADED: _late(_S.DOWNLOADED) | {_E.FETCH_AGAIN: _S.SUCCEEDED, _E.SET_ASIDE: _S.PENDING},
+    _S.UNFETCHABLE: _late(_S.UNFETCHABLE) | {_E.FETCH_AGAIN: _S.SUCCEEDED, _E.SET_ASIDE: _S.PENDING},
+}
+
+ACTIVE: Final = (_S.SUBMITTING, _S.UNCERTAIN, _S.QUEUED, _S.PROCESSING)
+"""States that hold, or may hold, one of the hub's places: what the concurrency limit counts."""
+AT_THE_HUB: Final = (_S.QUEUED, _S.PROCESSING)
+SETTLED: Final = (_S.DOWNLOADED, _S.FAILED, _S.CANCELLED, _S.UNFETCHABLE, _S.HELD)
+"""States that a run leaves alone."""
+
+
+class IllegalMove(ValueError):
+    """An event came that the table does not allow in this state."""
+
+
+def after(state: JobState, event: Event) -> JobState:
+    """The state that follows; `IllegalMove` where the table has no entry."""
+    try:
+        return MOVES[state][event]
+    except KeyError:
+        raise IllegalMove(f"a sample that is {state} cannot be {event}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry of a manifest, after expansion: what the user wants of one request."""
+
+    model: str
+    parameters: dict[str, Any]
+    """What is sent beside the model's name, `prompt` among it."""
+    id: str | None = None
+    samples: int = 1
+    """How many files are wanted, at least 1."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Kept in the dataset, never sent."""
+    number: int = 0
+    """1-based place in the manifest, after expansion."""
+    where: str = ""
+    """`file:line` for messages."""
+
+    @property
+    def prompt(self) -> str:
+        """The text that the user would know the row by; `multi_prompt` models have it in parts."""
+        return prompt_of(self.parameters)
+
+
+def prompt_of(parameters: dict[str, Any]) -> str:
+    """The prompt's text, or the parts of a `multi_prompt` joined, or nothing."""
+    prompt = parameters.get("prompt")
+    if isinstance(prompt, str):
+        return prompt
+    parts = parameters.get("multi_prompt")
+    if isinstance(parts, list):
+        return " / ".join(str(part.get("prompt", "")) for part in parts if isinstance(part, dict))
+    return ""
+
+
+def canonical(value: Any) -> str:
+    """One text for all spellings of the same JSON value: sorted keys, no spaces, whole floats as integers."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def request_hash(model: str, parameters: dict[str, Any]) -> str:
+    """The tagged hash that equal requests share; `r1` names this way of hashing, so that a later one cannot be mistaken for it."""
+    text = canonical({"model": model, "parameters": parameters})
+    return "r1:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def job_key(row_id: str | None, hashed: str, occurrence: int) -> str:
+    """The row's identity in its batch: its id, else its request and which of the equal ones it is (1-based)."""
+    return f"id:{row_id}" if row_id is not None else f"{hashed}#{occurrence}"
+
+
+def short_key(key: str) -> str:
+    """Eight hexadecimal characters of a key, for file names."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def auto_seed(key: str, sample: int) -> int:
+    """The recorded seed of one sample of a row with `seed: auto`: the same every time, 0 to 2**31 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{key}/{sample}".encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
