@@ -109,7 +109,7 @@ def gravest(codes: set[int]) -> int:
 
 
 def printable(text: Any, limit: int = 300) -> str:
-    """Foreign text for a person's screen: control characters are shown, not obeyed, and it is cut to `limit` characters."""
+    """Foreign text for a person's screen: control characters are shown, not obeyed; cut to `limit` characters."""
     shown = "".join(
         c if c.isprintable() else {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c, f"\\u{ord(c):04x}") for c in str(text)
     )

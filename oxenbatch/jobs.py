@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
 
 
 def request_hash(model: str, parameters: dict[str, Any]) -> str:
-    """The tagged hash that equal requests share; `r1` names this way of hashing, so that a later one cannot be mistaken for it."""
+    """The hash that equal requests share; its tag `r1` names this way of hashing, lest a later be mistaken for it."""
     text = canonical({"model": model, "parameters": parameters})
     return "r1:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -217,3 +217,35 @@ def short_key(key: str) -> str:
 def auto_seed(key: str, sample: int) -> int:
     """The recorded seed of one sample of a row with `seed: auto`: the same every time, 0 to 2**31 - 1."""
     return int.from_bytes(hashlib.sha256(f"{key}/{sample}".encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
+
+
+# -- a send that is on disk ---------------------------------------------------------------------------------------
+
+_SEAL: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One POST that the ledger has recorded and fsynced: what `Hub.enqueue` takes, and nothing else can be posted.
+
+    Only `ledger.sends.authorise` makes one (a test of the shape holds that true); the seal keeps anybody else from
+    making one in passing.
+    """
+
+    submission_id: int
+    model: str
+    parameters: dict[str, Any]
+    count: int
+    """How many generations are asked for, 1 to `PER_POST`."""
+    token: str
+    """Unique to this submission; the last part of its target directory, where the manifest sets a target."""
+    seal: object = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.seal is not _SEAL:
+            raise RuntimeError("an Intent is made by ledger.sends.authorise, when its record is on disk")
+
+
+def sealed(submission_id: int, model: str, parameters: dict[str, Any], count: int, token: str) -> Intent:
+    """An Intent; for `ledger.sends.authorise` alone."""
+    return Intent(submission_id, model, parameters, count, token, _SEAL)

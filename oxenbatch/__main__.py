@@ -1,0 +1,5 @@
+"""`python -m oxenbatch` is the command."""
+
+from oxenbatch.cli import main
+
+main()

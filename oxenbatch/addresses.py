@@ -1,0 +1,63 @@
+"""Addresses, read without trust: whose they are, whether they lead inside, and how they may be shown."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from oxenbatch.errors import OxenbatchError, printable
+
+
+class AddressRefused(OxenbatchError):
+    """An address that nothing is fetched from."""
+
+
+def parse(url: str) -> SplitResult:
+    """The address in its parts; `AddressRefused` where it is none with a host and a sound port."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise AddressRefused("not an address") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise AddressRefused(f"not an http address: {printable(url.partition('?')[0], 100)}")
+    return parts
+
+
+def origin_of(url: str) -> str:
+    """`scheme://host:port`, always with its port: two addresses share the key only where these are equal."""
+    parts = parse(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def shown(url: str) -> str:
+    """The address without its query, which may be a signature, and without a user's name or password."""
+    parts = parse(url)
+    return printable(f"{parts.scheme}://{parts.hostname}{parts.path}", 200)
+
+
+def after_redirect(url: str, location: str) -> str:
+    """Where a redirect leads; `AddressRefused` where it leaves https."""
+    following = urljoin(url, location)
+    if not location or (url.startswith("https:") and not following.startswith("https:")):
+        raise AddressRefused("a redirect to an address that is not https")
+    return following
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is this machine itself."""
+    host = parse(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_public(address: str) -> bool:
+    """Whether the IP address is one of the open internet."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_global
+    except ValueError:
+        return False

@@ -1,0 +1,533 @@
+"""The hub's models as data: what each takes, and what one generation is estimated to cost.
+
+No socket is opened here: the hub's answer, or the copy of it that was kept, comes in as data, so that a manifest
+can be checked without the network. The answer is foreign: entries that cannot be used become warnings, a schema
+that cannot be compiled is not held against anybody's row, and no schema can make us read a file or an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import jsonschema_rs
+
+from oxenbatch.errors import printable
+from oxenbatch.jobs import PER_POST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+RESERVED: Final = ("model", "num_generations", "target_namespace", "target_repo", "target_directory")
+"""Fields of the request that are ours to fill in, so a schema that lists them asks nothing of a row."""
+
+_AUDIO: Final = ("generate_audio", "audio", "with_audio", "enable_audio", "sound")
+_SECONDS: Final = ("duration", "seconds")
+_SHOWN_ERRORS: Final = 20  # a row with more than that is wrong as a whole; the rest would only scroll by
+_BACKTRACKS: Final = 20_000  # a pattern of the hub's may not take longer than a millisecond or so over a row
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the catalogue."""
+
+    id: str
+    media_type: Literal["image", "video"] | None
+    """None where the catalogue does not say."""
+    schema: dict[str, Any] | None
+    """JSON Schema of the model's own parameters."""
+    pricing: dict[str, Any] = field(default_factory=dict)
+    """The hub's price list for it, in dollars."""
+    max_generations: int = PER_POST
+    """How many generations one POST may ask for."""
+    display_name: str = ""
+    summary: str = ""
+    text_only: bool = False
+    """It is known to make neither images nor video, so the queue would refuse it."""
+
+    def properties(self) -> dict[str, dict[str, Any]] | None:
+        """The parameters' own schemas by name; None where the hub does not list them."""
+        return self._properties
+
+    @cached_property
+    def _properties(self) -> dict[str, dict[str, Any]] | None:
+        if self.schema is None:
+            return None
+        found: dict[str, dict[str, Any]] = {}
+        parts = [self.schema]
+        for word in ("allOf", "anyOf", "oneOf"):
+            several = self.schema.get(word)
+            parts += [part for part in several if isinstance(part, dict)] if isinstance(several, list) else []
+        for part in parts:
+            listed = part.get("properties")
+            for name, inner in listed.items() if isinstance(listed, dict) else ():
+                found.setdefault(str(name), inner if isinstance(inner, dict) else {})
+        return found or None
+
+    def takes(self, name: str) -> bool | None:
+        """Whether the model knows the parameter; None where that cannot be told.
+
+        A schema that lists its properties is taken at its word, unless it says outright that others are welcome:
+        JSON Schema's own rule (silence welcomes all) would let every misspelt name through to a paid failure.
+        """
+        known = self._properties
+        if known is None or self.schema is None:
+            return None
+        if name in known:
+            return True
+        others = self.schema.get("additionalProperties")
+        if others is True or isinstance(others, dict) or "patternProperties" in self.schema or "$ref" in self.schema:
+            return None
+        return False
+
+    def default(self, name: str) -> Any:
+        """What the hub fills in where the parameter is not sent; None where the schema does not say."""
+        return (self._properties or {}).get(name, {}).get("default")
+
+    def price(self, parameters: Mapping[str, Any]) -> Decimal | None:
+        """The estimated dollars of ONE generation, None where it cannot be told.
+
+        Where the parameters leave a choice of prices open, it is the dearest that could apply: `--max-cost` holds
+        only if an estimate is never too low.
+        """
+        method = self.pricing.get("method")
+        if method == "per_image":
+            each = self._image_price(parameters)
+            count = max((n for n in map(_whole, (parameters.get("num_images"), parameters.get("n"))) if n), default=1)
+            return None if each is None else each * count
+        if method == "per_video_output_second":
+            rate, seconds = self._second_price(parameters), self._seconds(parameters)
+            return None if rate is None or seconds is None else rate * seconds
+        return None
+
+    def _given(self, parameters: Mapping[str, Any], *names: str) -> Any:
+        for name in names:
+            value = parameters.get(name)
+            if value is None:
+                value = self.default(name)
+            if value is not None:
+                return value
+        return None
+
+    def _image_price(self, parameters: Mapping[str, Any]) -> Decimal | None:
+        grid = self.pricing.get("cost_per_image_grid")
+        flat = _dollars(self.pricing.get("cost_per_image"))
+        if not isinstance(grid, dict) or not grid:
+            return flat
+        rows = _matching(grid, self._given(parameters, "quality"))
+        prices: list[Decimal | None] = []
+        for row in rows:
+            if isinstance(row, dict):
+                prices += map(_dollars, _matching(row, self._given(parameters, "resolution", "image_size", "size")))
+            else:
+                prices.append(_dollars(row))
+        if len(prices) != 1:
+            prices.append(flat)
+        return max((price for price in prices if price is not None), default=flat)
+
+    def _second_price(self, parameters: Mapping[str, Any]) -> Decimal | None:
+        resolution = self._given(parameters, "resolution", "size")
+        grid = self.pricing.get("cost_per_second_by_resolution")
+        rates: list[Decimal | None] = []
+        if isinstance(grid, dict) and grid:
+            rates += map(_dollars, _matching(grid, resolution))
+        if len(rates) != 1:
+            rates.append(_dollars(self.pricing.get("cost_per_second")))
+            if _lines(resolution) > 720:  # the common meaning of "high": more than 720 lines, or nobody knows
+                rates.append(_dollars(self.pricing.get("cost_per_second_high_res")))
+        if self._audio(parameters):
+            rates.append(_dollars(self.pricing.get("cost_per_second_with_audio")))
+        return max((rate for rate in rates if rate is not None), default=None)
+
+    def _audio(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether there may be sound: only a word against it, sent or the schema's default, rules it out."""
+        said = [value for name in _AUDIO if (value := self._given(parameters, name)) is not None]
+        return not said or any(value is not False and str(value).casefold() not in ("false", "off") for value in said)
+
+    def _seconds(self, parameters: Mapping[str, Any]) -> Decimal | None:
+        parts = parameters.get("multi_prompt")
+        listed = [part.get("duration") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        known = [seconds for seconds in map(_number, listed) if seconds is not None]
+        summed = sum(known, Decimal(0)) if listed and len(known) == len(listed) else None
+        for name in _SECONDS:
+            sent = parameters.get(name)
+            if sent is None and name not in (self._properties or {}):
+                continue
+            value = _number(sent if sent is not None else self.default(name))
+            if value is None:  # a word such as `auto`, or silence: as long as it can be
+                value = _longest((self._properties or {}).get(name, {}))
+            if value is not None and summed is not None:
+                return max(value, summed) if sent is not None else summed
+            return value if value is not None else summed
+        return summed
+
+
+class Catalog:
+    """The models by id, and what each has against a row."""
+
+    def __init__(self, models: Iterable[Model], warnings: Iterable[str] = (), fetched_at: float | None = None) -> None:
+        self._models = {model.id: model for model in models}
+        self._validators: dict[str, jsonschema_rs.Validator | None] = {}
+        self.warnings: list[str] = list(warnings)
+        self.fetched_at = fetched_at
+        """Unix seconds, where the answer comes from a copy that was kept."""
+
+    def __repr__(self) -> str:
+        return f"<Catalog of {len(self._models)} models>"
+
+    @classmethod
+    def from_answer(cls, payload: Any, *, fetched_at: float | None = None) -> Catalog:
+        """The catalogue in the hub's answer; entries that cannot be used become warnings."""
+        data = payload.get("data") if isinstance(payload, dict) else payload
+        if not isinstance(data, list):
+            return cls((), ["the hub's catalogue holds no list of models"], fetched_at)
+        models: list[Model] = []
+        warnings: list[str] = []
+        for place, entry in enumerate(data, 1):
+            model_id = entry.get("id") if isinstance(entry, dict) else None
+            if not isinstance(model_id, str) or not model_id:
+                warnings.append(f"entry {place} of the hub's catalogue has no id; it is left out")
+                continue
+            schema = entry.get("request_schema")
+            if schema is not None and not isinstance(schema, dict):
+                warnings.append(f"the request_schema of {printable(model_id)} is not an object; rows are not checked")
+            models.append(_model(model_id, entry))
+        return cls(models, warnings, fetched_at)
+
+    @property
+    def models(self) -> list[Model]:
+        """All of them, in the hub's order."""
+        return list(self._models.values())
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def get(self, model_id: str) -> Model | None:
+        """The model of that id."""
+        return self._models.get(model_id)
+
+    def suggest(self, model_id: str) -> list[str]:
+        """Up to three ids that look like it, the nearest first."""
+        by_key = {known.casefold(): known for known in self._models}
+        near = difflib.get_close_matches(model_id.casefold()[:200], by_key, n=3, cutoff=0.6)
+        return [by_key[key] for key in near]
+
+    def search(self, text: str) -> list[Model]:
+        """Models whose id, name or summary holds every word of the text, without case."""
+        words = text.casefold().split()
+        return [m for m in self if all(w in f"{m.id} {m.display_name} {m.summary}".casefold() for w in words)]
+
+    def digest(self, models: Iterable[str] | None = None) -> str:
+        """The tagged hash of these models' schemas (None: all): it changes when a row could be read differently."""
+        chosen = self._models if models is None else set(models)
+        known = {
+            name: [m.schema, m.text_only] if (m := self._models.get(name)) is not None else None for name in chosen
+        }
+        text = json.dumps(known, sort_keys=True, separators=(",", ":"))
+        return "c1:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The catalogue as the hub would have sent it, for `from_json`."""
+        return json.dumps({"fetched_at": self.fetched_at, "data": [_entry(model) for model in self]})
+
+    @classmethod
+    def from_json(cls, text: str) -> Catalog:
+        """The catalogue that `to_json` wrote; ValueError where the text is no JSON."""
+        payload = json.loads(text)
+        at = payload.get("fetched_at") if isinstance(payload, dict) else None
+        return cls.from_answer(payload, fetched_at=at if isinstance(at, int | float) else None)
+
+    def check(self, model_id: str, parameters: Mapping[str, Any]) -> list[str]:
+        """What the model's schema has against the parameters, a sentence each: `duration is 7, expected one of 5, 10`.
+
+        Empty where the model, or its schema, is not known. A seed of `auto` is ours and is not held against it.
+        """
+        if model_id in self._validators:
+            validator = self._validators[model_id]
+        else:
+            validator = self._validators[model_id] = self._compiled(model_id)
+        if validator is None:
+            return []
+        if parameters.get("seed") == "auto":
+            parameters = {name: value for name, value in parameters.items() if name != "seed"}
+        try:
+            if validator.is_valid(parameters):
+                return []
+            sentences = []
+            for error in validator.iter_errors(parameters):
+                sentences += _sentences(error, self._models[model_id])
+                if len(sentences) >= _SHOWN_ERRORS:
+                    break
+            return sentences
+        except (ValueError, TypeError) as error:
+            return [f"its parameters cannot be checked: {printable(error, 200)}"]
+
+    def _compiled(self, model_id: str) -> jsonschema_rs.Validator | None:
+        model = self._models.get(model_id)
+        if model is None or model.schema is None:
+            return None
+        try:
+            return jsonschema_rs.validator_for(
+                _of_a_row(model.schema),
+                offline=True,  # a `$ref` to an address or a file must not be followed
+                pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
+            )
+        except (ValueError, TypeError, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.warnings.append(
+                f"the schema of {printable(model_id)} cannot be used, rows are not checked: {printable(reason, 200)}"
+            )
+            return None
+
+
+def load_cached(folder: Path, origin: str) -> Catalog | None:
+    """The catalogue that `save` kept for this hub, None where there is none that can be read."""
+    try:
+        kept = json.loads(_cache_file(folder, origin).read_text("utf-8"))
+        if kept["origin"] != origin or kept["version"] != 1:
+            return None
+        return Catalog.from_answer(kept["payload"], fetched_at=float(kept["fetched_at"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def save(folder: Path, origin: str, payload: Any, *, now: float | None = None) -> Path:
+    """The hub's answer is on disk whole, for runs without the network; OSError where that cannot be.
+
+    `now` is when it was fetched, in unix seconds.
+    """
+    fetched_at = time.time() if now is None else now
+    text = json.dumps({"version": 1, "origin": origin, "fetched_at": fetched_at, "payload": payload})
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        path = _cache_file(folder, origin)
+        Path(part).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(part).unlink()
+        raise
+    return path
+
+
+def _cache_file(folder: Path, origin: str) -> Path:
+    """One safe name per origin: readable, and told apart by a hash where the readable parts agree."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", origin).strip("-.")[:60]
+    return folder / f"models-{readable}-{hashlib.sha256(origin.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.json"
+
+
+def _model(model_id: str, entry: dict[str, Any]) -> Model:
+    schema = entry.get("request_schema")
+    schema = schema if isinstance(schema, dict) else None
+    pricing = entry.get("pricing")
+    pricing = pricing if isinstance(pricing, dict) else {}
+    media_type, text_only = _media(entry, pricing)
+    return Model(
+        id=model_id,
+        media_type=media_type,
+        schema=schema,
+        pricing=pricing,
+        max_generations=_most_at_once(schema),
+        display_name=str(entry.get("display_name") or ""),
+        summary=str(entry.get("summary") or entry.get("description") or ""),
+        text_only=text_only,
+    )
+
+
+def _entry(model: Model) -> dict[str, Any]:
+    output = [model.media_type] if model.media_type else ["text"] if model.text_only else []
+    return {
+        "id": model.id,
+        "display_name": model.display_name,
+        "summary": model.summary,
+        "capabilities": {"output": output},
+        "pricing": model.pricing,
+        "request_schema": model.schema,
+    }
+
+
+def _media(entry: dict[str, Any], pricing: dict[str, Any]) -> tuple[Literal["image", "video"] | None, bool]:
+    """What it makes, and whether it is known to make neither; price list and endpoint speak where it is silent."""
+    capabilities = entry.get("capabilities")
+    output = capabilities.get("output") if isinstance(capabilities, dict) else None
+    words = [word for word in output if isinstance(word, str)] if isinstance(output, list) else []
+    endpoint, method = str(entry.get("endpoint") or ""), pricing.get("method")
+    if "video" in words:
+        return "video", False
+    if "image" in words:
+        return "image", False
+    if words:
+        return None, True
+    if method == "per_video_output_second" or "/videos/" in endpoint:
+        return "video", False
+    if method == "per_image" or "/images/" in endpoint:
+        return "image", False
+    return None, "/chat/" in endpoint
+
+
+def _most_at_once(schema: dict[str, Any] | None) -> int:
+    listed = schema.get("properties") if schema else None
+    inner = listed.get("num_generations") if isinstance(listed, dict) else None
+    most = inner.get("maximum") if isinstance(inner, dict) else None
+    return max(1, min(PER_POST, most)) if isinstance(most, int) else PER_POST
+
+
+def _of_a_row(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without what a row does not say itself: the prompt is checked by its own rule, the rest is ours."""
+    adjusted = dict(schema)
+    required = schema.get("required")
+    if isinstance(required, list):
+        ours = (*RESERVED, "prompt", "seed")  # a seed may be `auto`, which is taken out before the check
+        adjusted["required"] = [name for name in required if name not in ours]
+    listed = schema.get("properties")
+    if isinstance(listed, dict) and "prompt" not in listed:
+        adjusted["properties"] = {**listed, "prompt": True}
+    return adjusted
+
+
+_TYPES: Final = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+
+
+def kinds(names: Iterable[str]) -> str:
+    """JSON Schema's type names in words: `a whole number or text`."""
+    return " or ".join(_TYPES.get(name, name) for name in names)
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value as a person would write it: text in quotes, the rest as JSON."""
+    if isinstance(value, str):
+        return f"'{printable(value, limit)}'"
+    try:
+        return printable(json.dumps(value, ensure_ascii=False), limit)
+    except (TypeError, ValueError, RecursionError):
+        return printable(repr(value), limit)
+
+
+def _place(path: Iterable[str | int]) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return printable(text.lstrip("."), 80)
+
+
+def _sentences(error: jsonschema_rs.ValidationError, model: Model) -> list[str]:
+    kind: Any = error.kind
+    place = _place(error.instance_path)
+    if kind.name in {"additionalProperties", "unevaluatedProperties"}:
+        return [_stranger(".".join(filter(None, (place, str(name)))), model) for name in kind.unexpected]
+    if kind.name == "required":
+        name = ".".join(filter(None, (place, str(kind.property))))
+        return [f"{printable(name, 80)} is missing, and the model needs it"]
+    return [f"{place or 'the request'} is {shown(error.instance)}, expected {_expected(error)}"]
+
+
+def _stranger(name: str, model: Model) -> str:
+    near = difflib.get_close_matches(name, model.properties() or {}, n=1)
+    hint = f"; did you mean {printable(near[0], 80)}?" if near else ""
+    return f"{printable(name, 80)} is not a parameter of {printable(model.id, 80)}{hint}"
+
+
+_LIMITS: Final = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "more than {}",
+    "exclusiveMaximum": "less than {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} entries",
+    "maxItems": "at most {} entries",
+    "multipleOf": "a multiple of {}",
+    "pattern": "text that matches {}",
+    "format": "text in the format {}",
+    "const": "{}",
+}
+
+
+def _expected(error: jsonschema_rs.ValidationError, depth: int = 0) -> str:
+    kind: Any = error.kind
+    if kind.name == "type":
+        return kinds(kind.types)
+    if kind.name == "enum":
+        options = [str(o) if isinstance(o, str) else shown(o) for o in kind.options]
+        more = f" or {len(options) - 30} others" if len(options) > 30 else ""
+        return "one of " + printable(", ".join(options[:30]), 600) + more
+    if kind.name in _LIMITS:
+        return _LIMITS[kind.name].format(printable(kind.value, 120))
+    if kind.name == "uniqueItems":
+        return "no entry twice"
+    if kind.name in ("anyOf", "oneOf") and depth < 3 and hasattr(kind, "context"):
+        choices = [_expected(branch[0], depth + 1) for branch in kind.context if branch]
+        return ", or ".join(dict.fromkeys(choices)) or "what one of the schema's variants allows"
+    return f"what the model's schema allows ({printable(error.message, 200)})"
+
+
+def _dollars(value: Any) -> Decimal | None:
+    """A price as it was printed, never through binary fractions; None for what cannot be a price."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    return _number(value)
+
+
+def _number(value: Any) -> Decimal | None:
+    """`8`, `8.5`, `"8"` and `"8s"` as a Decimal, at least 0; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE]-?[0-9]{1,2})?)\s*(?:s|sec|seconds)?\s*", str(value))
+    return Decimal(found[1]) if found else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1000 else None
+
+
+def _matching(prices: dict[str, Any], wanted: Any) -> list[Any]:
+    """The entry of that name, without case; every entry where the name is not known."""
+    if wanted is not None:
+        for name, price in prices.items():
+            if str(name).casefold() == str(wanted).casefold():
+                return [price]
+    return list(prices.values())
+
+
+def _lines(resolution: Any) -> float:
+    """The lines of `720p`, `4K` or `1280x720`; without end where it cannot be told."""
+    text = str(resolution or "").casefold()
+    if found := re.fullmatch(r"\s*(\d{2,5})\s*[x*×]\s*(\d{2,5})\s*", text):
+        return min(int(found[1]), int(found[2]))
+    found = re.fullmatch(r"\s*(\d{3,5})p?\s*", text)
+    return int(found[1]) if found else float("inf")
+
+
+def _longest(schema: dict[str, Any]) -> Decimal | None:
+    """The most that a parameter can be by its schema."""
+    options = schema.get("enum")
+    found = [_number(option) for option in options] if isinstance(options, list) else []
+    found.append(_number(schema.get("maximum")))
+    for word in ("anyOf", "oneOf"):
+        several = schema.get(word)
+        found += [_longest(part) for part in several if isinstance(part, dict)] if isinstance(several, list) else []
+    return max((number for number in found if number is not None), default=None)

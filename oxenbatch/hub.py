@@ -1,0 +1,471 @@
+"""The only door to the network: the hub's calls, its event stream, and the files behind its addresses.
+
+httpx lives here and nowhere else. Rules of residence: foreign exceptions stop here; the key goes to the hub's own
+origin only; exactly one function posts to the queue, `enqueue`, and no retry library is anywhere near it. httpx
+leaks pool slots when a request is cancelled while it connects, so nobody puts a timeout scope around these calls:
+their own timeouts are the only ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import quote, urljoin
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+import tenacity
+
+from oxenbatch import __version__
+from oxenbatch.addresses import AddressRefused, after_redirect, is_loopback, is_public, origin_of, parse, shown
+from oxenbatch.clock import Clock, HubClock, SystemClock
+from oxenbatch.errors import ConfigProblem, OxenbatchError, printable
+from oxenbatch.jobs import Intent
+from oxenbatch.plan import DOWNLOADS, OPEN_POSTS
+from oxenbatch.wire import (
+    Answer,
+    Cause,
+    Generation,
+    Outcome,
+    Page,
+    Target,
+    as_uuid,
+    enqueue_body,
+    error_words,
+    http_date,
+    read_answer,
+    read_event,
+    read_generation,
+    read_generations,
+    read_page,
+    retry_after,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+DEFAULT_HUB: Final = "https://hub.oxen.ai"
+CONNECT_S: Final = 10.0
+GET_S: Final = 30.0
+SILENCE_S: Final = 45.0  # three missed keep-alives of 15 s: the event stream is dead
+ANSWER_MAX: Final = 256 * 1024 * 1024  # bytes; an unpaged list of 100,000 active generations is about 100 MB
+REDIRECTS_MAX: Final = 5
+GET_TRIES: Final = 3
+ACCOUNT_PAGE: Final = 1000  # rows a page: the hub's own maximum
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it prints addresses with their signatures
+logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+T = TypeVar("T")
+
+_NEVER_LEFT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+    httpx.InvalidURL,
+)
+
+
+class HubTrouble(OxenbatchError):
+    """A reading call did not get a usable answer; reading costs nothing, so it is simply asked again later."""
+
+    exit_code = 69
+
+    def __init__(self, words: str, *, cause: Cause | None = None, wait_s: float | None = None) -> None:
+        super().__init__(words)
+        self.cause = cause
+        self.wait_s = wait_s
+
+
+class NotFound(HubTrouble):
+    """The hub does not know what was asked for."""
+
+
+class AddressExpired(OxenbatchError):
+    """The address no longer leads to the file; a fresh one may."""
+
+
+class FileTrouble(OxenbatchError):
+    """The file's bytes could not be had this time."""
+
+
+def check_key(key: str) -> str:
+    """The key without spaces around it; `ConfigProblem` where it could not stand in a header."""
+    key = key.strip()
+    # httpx prints a header's value when it holds a newline, so a key like that never gets that far.
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigProblem(
+            "the key is empty or holds characters that no key has: check OXEN_API_KEY for quotes, spaces"
+        )
+    return key
+
+
+class Hub:
+    """The hub at `base_url`, with this key. An async context manager; bound to the running event loop."""
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_HUB,
+        key: str | None = None,
+        *,
+        clock: Clock | None = None,
+        target: Target | None = None,
+        post_timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.origin = origin_of(base_url)
+        self.target = target
+        self.clock = clock or SystemClock()
+        self.time = HubClock(self.clock)
+        self.unreachable_since: float | None = None
+        """Since when (monotonic seconds) no call has had a usable answer; None while the hub answers."""
+        self._key = check_key(key) if key is not None else None
+        self._post_timeout_s = post_timeout_s
+        self._transport = transport
+        self._on_loopback = is_loopback(self.origin)
+        self._tls: ssl.SSLContext | None = None
+        self._api = self._client(OPEN_POSTS + 4, keyed=True)
+        self._files = self._client(DOWNLOADS, keyed=False)
+        self._events = self._client(1, keyed=True)
+
+    def __repr__(self) -> str:
+        return f"<Hub {self.origin}>"
+
+    def _client(self, connections: int, *, keyed: bool) -> httpx.AsyncClient:
+        """A client of its own for each kind of traffic: httpx looks through the whole pool for every request."""
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+        headers = {"User-Agent": f"oxenbatch/{__version__}"}
+        if keyed and self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return httpx.AsyncClient(
+            headers=headers,
+            verify=self._tls,
+            transport=self._transport,
+            trust_env=not self._on_loopback,  # a proxy from the environment, but never between us and ourselves
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            timeout=httpx.Timeout(GET_S, connect=CONNECT_S, pool=None),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in (self._api, self._files, self._events):
+            await client.aclose()
+
+    # -- the one call that costs money ----------------------------------------------------------------------------
+
+    async def enqueue(self, intent: Intent) -> Answer:
+        """What the hub answered to this intent's POST, or what is known without an answer. Sent once, never again."""
+        if not isinstance(intent, Intent):
+            raise TypeError("only an Intent can be enqueued")
+        body = enqueue_body(intent.model, intent.parameters, intent.count, self.target, intent.token)
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            async with self._api.stream(
+                "POST",
+                f"{self.origin}/api/ai/queue",
+                content=content,
+                headers={"Content-Type": "application/json"},
+                timeout=httpx.Timeout(self._post_timeout_s, connect=CONNECT_S, pool=None),
+            ) as response:
+                told = await _content(response)
+        except _NEVER_LEFT as error:
+            self._out_of_reach()
+            if isinstance(error, httpx.PoolTimeout):
+                await self._renew_api_client()
+            return Answer(Outcome.NOT_SENT, words=_why(error), cause=Cause.HUB)
+        except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
+            self._out_of_reach()
+            return Answer(Outcome.UNKNOWN, words=_why(error), cause=Cause.HUB)
+        answer = read_answer(response.status_code, response.headers, told, intent.count)
+        self._heard(response, usable=answer.cause is not Cause.HUB)
+        return answer
+
+    async def _renew_api_client(self) -> None:
+        # httpx 0.28 never gives back the slot of a request that was cancelled while it connected.
+        old, self._api = self._api, self._client(OPEN_POSTS + 4, keyed=True)
+        await old.aclose()
+
+    # -- calls that only read -------------------------------------------------------------------------------------
+
+    async def active(self, **filters: str | None) -> list[Generation]:
+        """Every generation that is queued or processing, of all of this account's programs, in one call."""
+        return _read(read_generations, await self._get("/ai/queue", filters))
+
+    async def history(self, page: int = 1, *, page_size: int = ACCOUNT_PAGE, **filters: str | None) -> Page:
+        """One page of everything that this account ever made, in every status."""
+        query = {**filters, "page": str(page), "page_size": str(page_size)}
+        return _read(read_page, await self._get("/ai/generations", query))
+
+    async def generation(self, generation_id: str) -> Generation:
+        """One generation, whatever its status; `NotFound` where the hub knows it in neither of its places."""
+        try:
+            payload = await self._get(f"/ai/queue/{_id(generation_id)}")
+        except NotFound:
+            # Older hubs answer 404 here once a generation is terminal; the history still has it.
+            payload = await self._get(f"/ai/generations/{_id(generation_id)}")
+            payload = payload.get("generation") if isinstance(payload, dict) else None
+        generation = read_generation(payload)
+        if generation is None or generation.generation_id != generation_id:
+            raise HubTrouble("the hub's answer about a generation cannot be read", cause=Cause.HUB)
+        return generation
+
+    async def models(self) -> Any:
+        """The catalogue, as the hub says it."""
+        return await self._get("/ai/models")
+
+    async def model(self, model_id: str) -> Any:
+        """One model of the catalogue; `NotFound` where there is none."""
+        return await self._get(f"/ai/models/{quote(model_id, safe='')}")
+
+    async def cancel(self, generation_id: str) -> None:
+        """The generation is cancelled, or was terminal already; `NotFound` where the hub does not know it."""
+        await self._call("DELETE", f"/ai/queue/{_id(generation_id)}")
+
+    async def _get(self, path: str, query: Mapping[str, str | None] | None = None) -> Any:
+        return await self._call("GET", path, {name: value for name, value in (query or {}).items() if value})
+
+    async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """The answer's JSON, after up to three tries; `HubTrouble` in all its kinds where there is none."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_is_passing),
+            wait=_wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
+            stop=tenacity.stop_after_attempt(GET_TRIES),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        return await retrying(self._call_once, method, path, query)
+
+    async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
+        try:
+            async with self._api.stream(method, f"{self.origin}/api{path}", params=query) as response:
+                content = await _content(response)
+        except httpx.PoolTimeout as error:
+            await self._renew_api_client()
+            raise HubTrouble(_why(error), cause=Cause.HUB) from None
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
+            self._out_of_reach()
+            raise HubTrouble(f"{method} {path}: {_why(error)}", cause=Cause.HUB) from None
+        return self._understood(response, content, f"{method} {path}")
+
+    def _understood(self, response: httpx.Response, content: bytes, call: str) -> Any:
+        status = response.status_code
+        try:
+            payload = json.loads(content)
+        except (ValueError, RecursionError):
+            payload = None
+        words = f"{call}: {error_words(payload) or f'HTTP {status}'}"
+        usable = isinstance(payload, dict) and status < 500
+        self._heard(response, usable=usable)
+        if 200 <= status < 300 and usable:
+            return payload
+        if usable and status in {401, 403}:
+            raise HubTrouble(words, cause=Cause.KEY)
+        if usable and status == 404:
+            raise NotFound(words)
+        if status == 429:
+            raise HubTrouble(words, cause=Cause.RATE, wait_s=retry_after(response.headers))
+        raise HubTrouble(words, cause=Cause.HUB if not usable or status == 429 else None)
+
+    def _heard(self, response: httpx.Response, *, usable: bool) -> None:
+        if usable:
+            self.time.hear(http_date(response.headers.get("date")))
+            self.unreachable_since = None
+        else:
+            self._out_of_reach()
+
+    def _out_of_reach(self) -> None:
+        if self.unreachable_since is None:
+            self.unreachable_since = self.clock.monotonic()
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def listen(self) -> AsyncIterator[AsyncIterator[Generation]]:
+        """While inside, every end that the hub announces is yielded; nothing is buffered by the hub for later.
+
+        The iterator ends when the hub closes the stream; `HubTrouble` when it breaks or falls silent.
+        """
+        from httpx_sse import EventSource  # noqa: PLC0415 - only a run listens
+
+        try:
+            async with self._events.stream(
+                "GET",
+                f"{self.origin}/api/events",
+                headers={"Accept": "text/event-stream", "Cache-Control": "no-store"},
+                timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
+            ) as response:
+                if response.status_code != 200:
+                    self._understood(response, await _content(response), "GET /events")
+                if "text/event-stream" not in response.headers.get("content-type", ""):
+                    raise HubTrouble("GET /events: the answer is no event stream", cause=Cause.HUB)
+                self._heard(response, usable=True)
+                yield _news(EventSource(response))
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, UnicodeDecodeError) as error:
+            raise HubTrouble(f"GET /events: {_why(error)}", cause=Cause.HUB) from None
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def open_file(self, url: str, *, offset: int = 0, etag: str | None = None) -> AsyncIterator[FileAnswer]:
+        """The answer behind a result's address, its bytes still to come. The key goes along only to the hub itself.
+
+        With `offset` and a strong `etag` only the rest of an unchanged file is asked for. Raises `AddressRefused`,
+        `AddressExpired`, `FileTrouble`.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        if offset and etag:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
+        url = urljoin(f"{self.origin}/", url)
+        try:
+            for _ in range(REDIRECTS_MAX + 1):
+                await self._check_address(url)
+                key = {"Authorization": f"Bearer {self._key}"} if self._key and origin_of(url) == self.origin else {}
+                async with self._files.stream("GET", url, headers={**headers, **key}) as response:
+                    self._check_peer(response)
+                    if response.status_code in {301, 302, 303, 307, 308}:
+                        url = after_redirect(url, response.headers.get("location", ""))
+                        continue
+                    yield _file_answer(response, offset)
+                    return
+            raise FileTrouble(f"more than {REDIRECTS_MAX} redirects")
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            raise FileTrouble(_why(error)) from None
+
+    async def _check_address(self, url: str) -> None:
+        """`AddressRefused` unless it is https to a public address, the hub's own origin, or the hub is on loopback."""
+        parts = parse(url)
+        host = parts.hostname or ""
+        if self._on_loopback or origin_of(url) == self.origin:
+            return
+        if parts.scheme != "https":
+            raise AddressRefused(f"a file's address must be https: {shown(url)}")
+        if self._transport is None and not _proxied(host):
+            try:
+                infos = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise FileTrouble(f"no address is known for {printable(host, 100)}") from error
+            if not all(is_public(str(info[4][0])) for info in infos):
+                raise AddressRefused(f"the address leads into a private network: {shown(url)}")
+
+    def _check_peer(self, response: httpx.Response) -> None:
+        """The name may have been looked up anew since it was checked: what counts is whom we are connected to."""
+        stream = response.extensions.get("network_stream")
+        peer = stream.get_extra_info("server_addr") if stream else None
+        url = str(response.request.url)
+        if not peer or self._on_loopback or origin_of(url) == self.origin or _proxied(response.request.url.host):
+            return
+        if not is_public(str(peer[0])):
+            raise AddressRefused(f"the address leads into a private network: {shown(url)}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """A file that is about to arrive."""
+
+    offset: int
+    """Where in the file its first byte belongs."""
+    length: int | None
+    """How many bytes were announced for this answer."""
+    etag: str | None
+    """A strong one, or None."""
+    chunks: AsyncIterator[bytes]
+
+
+def _file_answer(response: httpx.Response, offset: int) -> FileAnswer:
+    status = response.status_code
+    # A file's address that answers so has expired; it never means that the key is bad.
+    if status in {401, 403, 404, 410}:
+        raise AddressExpired(f"HTTP {status}")
+    if status not in {200, 206} or (status == 206 and not offset):
+        raise FileTrouble(f"HTTP {status}")
+    if response.headers.get("content-encoding", "identity") not in {"identity", ""}:
+        raise FileTrouble("the file came compressed, which was not asked for")
+    begin = offset if status == 206 else 0
+    if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {offset}-"):
+        raise FileTrouble("the answer holds another part of the file than was asked for")
+    length = response.headers.get("content-length", "")
+    etag = response.headers.get("etag", "")
+    return FileAnswer(
+        begin, int(length) if length.isdigit() else None, etag if etag.startswith('"') else None, _chunks(response)
+    )
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        # Without a chunk size: a quarter less CPU a byte than with one.
+        async for chunk in response.aiter_raw():
+            yield chunk
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        raise FileTrouble(_why(error)) from None
+
+
+async def _news(source: Any) -> AsyncIterator[Generation]:
+    async for event in source.aiter_sse():
+        if event.data and (generation := read_event(event.event, event.data)):
+            yield generation
+
+
+async def _content(response: httpx.Response) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > ANSWER_MAX:
+            raise ValueError(f"the answer is larger than {ANSWER_MAX} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read(reader: Callable[[Any], T], payload: Any) -> T:
+    try:
+        return reader(payload)
+    except ValueError as error:
+        raise HubTrouble(str(error), cause=Cause.HUB) from None
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, HubTrouble) and error.cause in (Cause.HUB, Cause.RATE)
+
+
+class _wait_as_told(tenacity.wait.wait_base):  # noqa: N801 - named as tenacity names its own
+    """As long as `Retry-After` says (but no longer than the run can use), else as `otherwise` says."""
+
+    def __init__(self, otherwise: tenacity.wait.wait_base) -> None:
+        self.otherwise = otherwise
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        told = error.wait_s if isinstance(error, HubTrouble) else None
+        return float(self.otherwise(retry_state)) if told is None else min(told, 60.0)
+
+
+def _why(error: Exception) -> str:
+    """The kind of the error and its words, without the address (which may be signed)."""
+    words = str(error)
+    kind = type(error).__name__
+    return printable(f"{kind}: {words}" if words and "://" not in words else kind, 200)
+
+
+def _id(generation_id: str) -> str:
+    checked = as_uuid(generation_id)
+    if checked is None:
+        raise ValueError("a generation_id is a UUID")
+    return checked
+
+
+def _proxied(host: str) -> bool:
+    """Whether the environment sends requests for this host through a proxy, which looks names up itself."""
+    return "https" in getproxies() and not proxy_bypass(host)

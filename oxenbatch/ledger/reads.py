@@ -1,0 +1,215 @@
+"""What the ledger tells: the counts that plans are made of, and the tables that people read. Nothing here writes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from oxenbatch.jobs import JobState
+from oxenbatch.ledger.book import to_dollars
+from oxenbatch.plan import Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from oxenbatch.ledger.book import Ledger
+
+
+def facts(ledger: Ledger) -> Facts:
+    """The state of the batch, for the plan."""
+    conn = ledger.conn
+    open_sends = "from submissions where state in ('intent', 'unknown', 'held') and state = 'held'"
+    held = conn.execute(f"select exists (select 1 {open_sends})").fetchone()[0]
+    # A request with a held send is not sent again before a person has decided.
+    free = f" and request_hash not in (select request_hash {open_sends})" if held else ""
+    pending = conn.execute(
+        f"select exists (select 1 from samples where state = 'pending' and wanted = 1{free})"
+    ).fetchone()[0]
+    active = Counter(
+        dict(
+            conn.execute(
+                "select state, count(*) from samples"
+                " where state in ('submitting', 'uncertain', 'queued', 'processing') group by state"
+            ).fetchall()
+        )
+    )
+    succeeded = conn.execute("select count(*) from samples where state = 'succeeded'").fetchone()[0]
+    at_the_hub = active["queued"] + active["processing"]
+    return Facts(bool(pending), active["submitting"], active["uncertain"], at_the_hub, succeeded)
+
+
+def facts_and_moves(ledger: Ledger) -> tuple[Facts, dict[JobState, int]]:
+    """The facts, and how many samples this ledger object has moved to, or from, each state."""
+    return facts(ledger), dict(ledger.moved)
+
+
+def counts(ledger: Ledger) -> dict[JobState, int]:
+    """How many wanted samples there are in each state; every state is a key."""
+    found = dict(ledger.conn.execute("select state, count(*) from samples where wanted = 1 group by state").fetchall())
+    return {state: int(found.get(state, 0)) for state in JobState}
+
+
+def due_totals(ledger: Ledger) -> tuple[int, Decimal, int]:
+    """(samples, dollars, samples without a known price) of all that is wanted and not sent yet."""
+    row = ledger.conn.execute(
+        "select count(*), coalesce(sum(estimate_nanos), 0), count(*) - count(estimate_nanos) from samples"
+        " where state = 'pending' and wanted = 1"
+    ).fetchone()
+    return row[0], to_dollars(row[1]), row[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The one row of `batch`."""
+
+    name: str
+    hub: str
+    created_at: float
+    created_on: str
+    fingerprint: str | None
+    committed: Decimal
+    """Dollars that are charged, or may yet be: charges where they are known, estimates where not."""
+
+
+def batch(ledger: Ledger) -> Batch | None:
+    """What the batch is, or None where no run has begun it."""
+    row = ledger.conn.execute(
+        "select name, hub, created_at, created_on, fingerprint, committed_nanos from batch"
+    ).fetchone()
+    if row is None:
+        return None
+    name, hub, created_at, created_on, fingerprint, nanos = row
+    return Batch(name, hub, created_at, created_on, fingerprint, to_dollars(nanos))
+
+
+def charged(ledger: Ledger) -> Decimal:
+    """Dollars that the hub has charged for generations of this batch, exactly."""
+    return sum((Decimal(row[0]) for row in ledger.conn.execute(
+        "select cost from generations where cost is not null")), Decimal(0))  # fmt: skip
+
+
+def newest_event(ledger: Ledger) -> int:
+    """The number of the last line in `events`, 0 where there is none."""
+    return int(ledger.conn.execute("select coalesce(max(id), 0) from events").fetchone()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Samples that ended, or wait, for the same reason."""
+
+    state: JobState
+    error: str
+    count: int
+    example: str
+    """The key of one such job, for `show`."""
+
+
+def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
+    """Why samples are not on disk, grouped by reason, the most frequent first."""
+    rows = ledger.conn.execute(
+        "select s.state, coalesce(s.error, ''), count(*) as n, min(coalesce(j.row_id, j.key)) from samples s"
+        " join jobs j on j.id = s.job_id where s.wanted = 1"
+        " and s.state in ('failed', 'cancelled', 'unfetchable', 'held', 'uncertain')"
+        " group by s.state, s.error order by n desc limit ?",
+        (limit,),
+    ).fetchall()
+    return [Failure(JobState(row[0]), *tuple(row)[1:]) for row in rows]
+
+
+LISTING: Final = """
+select coalesce(j.row_id, j.key) as job, s.number as sample, s.state, s.model, g.generation_id, s.attempts,
+       g.cost, s.file, g.bytes, g.width, g.height, g.seconds, j.prompt, s.error
+from samples s join jobs j on j.id = s.job_id left join generations g on g.generation_id = s.generation_id
+where (:state is null or s.state = :state) and (:model is null or s.model = :model)
+order by j.position, j.id, s.number limit :limit
+"""
+
+
+def listing(
+    ledger: Ledger, *, state: str | None = None, model: str | None = None, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """One dict a sample, in the manifest's order: job, sample, state, model, generation_id, cost, file, prompt, …"""
+    bound = {"state": state, "model": model, "limit": -1 if limit is None else limit}
+    return (dict(row) for row in ledger.conn.execute(LISTING, bound))
+
+
+def find_jobs(ledger: Ledger, text: str) -> list[int]:
+    """Jobs that the text names: an id, a key or its beginning, a generation_id, or a file; ids of `jobs`."""
+    for query in (
+        "select id from jobs where row_id = :t or key = :t",
+        "select s.job_id from generations g join samples s on s.id = g.sample_id where g.generation_id = lower(:t)",
+        "select job_id from samples where file = :t or name = :t",
+        "select distinct job_id from samples where instr(name, :t) > 0 limit 20",
+        "select id from jobs where substr(key, 1, length(:t)) = :t or substr(key, 4, length(:t)) = :t limit 20",
+    ):
+        if found := [row[0] for row in ledger.conn.execute(query, {"t": text})]:
+            return found
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything about one job."""
+
+    job: dict[str, Any]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    submissions: list[dict[str, Any]] = field(default_factory=list)
+    generations: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def story(ledger: Ledger, job_id: int) -> Story:
+    """The job's request, its samples, its sends, its generations and how they became so."""
+    conn = ledger.conn
+
+    def rows(query: str) -> list[dict[str, Any]]:
+        return [dict(row) for row in conn.execute(query, (job_id,))]
+
+    job = rows("select * from jobs where id = ?")[0]
+    job["parameters"], job["metadata"] = json.loads(job["parameters"]), json.loads(job["metadata"])
+    generations = rows(
+        "select g.* from generations g join samples s on s.id = g.sample_id where s.job_id = ? order by g.accepted_at"
+    )
+    for generation in generations:
+        generation.pop("result_url")  # a signed address is a key of its own
+    return Story(
+        job,
+        rows("select * from samples where job_id = ? order by number"),
+        rows("select * from submissions where job_id = ? order by id"),
+        generations,
+        rows("select e.* from events e join samples s on s.id = e.sample_id where s.job_id = ? order by e.id"),
+    )
+
+
+RESULTS: Final = """
+select g.file, j.prompt, j.model, j.parameters, j.metadata, s.seed, j.key, j.row_id, s.number, j.samples,
+       g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.cost,
+       coalesce(g.completed_at, g.downloaded_at) as created_at
+from samples s join jobs j on j.id = s.job_id join generations g on g.generation_id = s.generation_id
+where s.state = 'downloaded' and j.key not like 'id:%@' || j.id
+order by j.position, j.id, s.number
+"""
+
+
+def results(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """One dict a file on disk, in the manifest's order; `parameters` and `metadata` are dicts."""
+    for row in ledger.conn.execute(RESULTS):
+        yield {**dict(row), "parameters": json.loads(row["parameters"]), "metadata": json.loads(row["metadata"])}
+
+
+def files(ledger: Ledger) -> Iterator[tuple[int, str, int]]:
+    """(sample id, file, bytes) of every file that should be on disk."""
+    for row in ledger.conn.execute(
+        "select s.id, g.file, g.bytes from samples s join generations g on g.generation_id = s.generation_id"
+        " where s.state = 'downloaded' order by s.id"
+    ):
+        yield row[0], row[1], row[2]
+
+
+def last_run(ledger: Ledger) -> dict[str, Any] | None:
+    """The newest run, finished or not."""
+    row = ledger.conn.execute("select * from runs order by id desc limit 1").fetchone()
+    return dict(row) if row else None

@@ -1,0 +1,227 @@
+"""The ledger's tables, as they grew: one step a version, none ever edited.
+
+Opens in Datasette; every column is explained in docs/ledger.md. Dollars are exact: `cost` is the hub's own decimal
+text, and what limits are checked against is whole nanodollars, since SQLite adds no decimals.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import TYPE_CHECKING, Final, cast
+
+from oxenbatch.jobs import JobState
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlite_utils import Database
+
+APPLICATION_ID: Final = 0x6F786221  # "oxb!", so that `file` and we ourselves know a ledger from another SQLite file
+NANOS: Final = 1_000_000_000  # nanodollars in a dollar
+
+_STATES = ", ".join(f"'{state}'" for state in JobState)
+
+BATCH = """
+create table batch (
+  id integer primary key check (id = 1),
+  name text not null,
+  hub text not null,
+  created_at real not null,
+  created_on text not null,
+  fingerprint text,
+  committed_nanos integer not null default 0 check (committed_nanos >= 0),
+  viewed_event integer not null default 0
+) strict
+"""
+
+RUNS = """
+create table runs (
+  id integer primary key,
+  started_at real not null,
+  ended_at real,
+  pid integer not null,
+  host text not null,
+  version text not null,
+  exit_code integer,
+  sends integer not null default 0
+) strict
+"""
+
+JOBS = """
+create table jobs (
+  id integer primary key,
+  key text not null unique,
+  row_id text,
+  occurrence integer not null,
+  request_hash text not null,
+  model text not null,
+  prompt text not null,
+  parameters text not null,
+  metadata text not null,
+  samples integer not null check (samples >= 1),
+  position integer not null,
+  wanted integer not null check (wanted in (0, 1)),
+  source text not null,
+  created_at real not null
+) strict
+"""
+
+SUBMISSIONS = """
+create table submissions (
+  id integer primary key,
+  job_id integer not null references jobs(id),
+  run_id integer not null references runs(id),
+  state text not null check (state in ('intent', 'accepted', 'refused', 'turned_away', 'not_sent', 'unknown',
+                                       'absent', 'held', 'dropped')),
+  request_hash text not null,
+  token text not null unique,
+  count integer not null check (count between 1 and 12),
+  intent_at real not null,
+  ended_at real,
+  status integer,
+  error text,
+  absent_scans integer not null default 0
+) strict
+"""
+
+SAMPLES = f"""
+create table samples (
+  id integer primary key,
+  job_id integer not null references jobs(id),
+  number integer not null check (number >= 1),
+  model text not null,
+  request_hash text not null,
+  seed integer,
+  wanted integer not null check (wanted in (0, 1)),
+  state text not null check (state in ({_STATES})),
+  attempts integer not null default 0,
+  attempts_allowed integer not null,
+  estimate_nanos integer check (estimate_nanos >= 0),
+  not_before real,
+  submission_id integer references submissions(id),
+  generation_id text references generations(generation_id) deferrable initially deferred,
+  error text,
+  name text not null,
+  name_key text not null unique,
+  file text,
+  unique (job_id, number),
+  check (attempts between 0 and attempts_allowed),
+  check (state not in ('submitting', 'uncertain') or submission_id is not null),
+  check (state not in ('queued', 'processing', 'succeeded', 'downloaded', 'unfetchable') or generation_id is not null),
+  check (state <> 'downloaded' or file is not null)
+) strict
+"""
+
+GENERATIONS = """
+create table generations (
+  generation_id text primary key check (length(generation_id) = 36),
+  sample_id integer references samples(id),
+  submission_id integer not null references submissions(id),
+  model text not null,
+  state text not null check (state in ('queued', 'processing', 'succeeded', 'failed', 'cancelled', 'downloaded',
+                                       'unfetchable', 'vanished', 'set_aside', 'surplus')),
+  attempt integer not null,
+  accepted_at real not null,
+  enqueued_at real,
+  started_at real,
+  completed_at real,
+  missing_since real,
+  error text,
+  estimate_nanos integer,
+  cost text,
+  result_url text,
+  fetch_tries integer not null default 0,
+  file text,
+  sha256 text,
+  bytes integer,
+  media_type text,
+  width integer,
+  height integer,
+  seconds real,
+  fps real,
+  downloaded_at real
+) strict
+"""
+
+EVENTS = """
+create table events (
+  id integer primary key,
+  at real not null,
+  sample_id integer references samples(id),
+  submission_id integer,
+  generation_id text,
+  event text not null,
+  was text,
+  became text,
+  note text
+) strict
+"""
+
+INDEXES = (
+    # What is due, what is active, what is to be fetched: found without reading what is finished.
+    "create index samples_pending on samples (model, id) where state = 'pending' and wanted = 1",
+    (
+        "create index samples_active on samples (model, state)"
+        " where state in ('submitting', 'uncertain', 'queued', 'processing')"
+    ),
+    (
+        "create index samples_waiting on samples (not_before)"
+        " where state = 'pending' and wanted = 1 and not_before is not null"
+    ),
+    "create index samples_succeeded on samples (id) where state = 'succeeded'",
+    "create index samples_at_rest on samples (state) where state in ('held', 'failed', 'cancelled', 'unfetchable')",
+    "create index samples_of_submission on samples (submission_id) where submission_id is not null",
+    "create index submissions_open on submissions (request_hash, state) where state in ('intent', 'unknown', 'held')",
+    (
+        "create unique index one_live_generation on generations (sample_id)"
+        " where state in ('queued', 'processing', 'succeeded', 'downloaded', 'unfetchable')"
+    ),
+    "create index generations_of_sample on generations (sample_id)",
+    "create index generations_of_submission on generations (submission_id)",
+    (
+        "create index generations_uncharged on generations (accepted_at)"
+        " where cost is null and state in ('succeeded', 'downloaded', 'unfetchable')"
+    ),
+    "create index events_of_sample on events (sample_id)",
+    "create index jobs_by_position on jobs (position)",
+    "create index jobs_by_request on jobs (request_hash, occurrence)",
+)
+
+RESULTS_VIEW = """
+create view results as
+select jobs.position, jobs.key, samples.number as sample, samples.state, samples.file, jobs.model, jobs.prompt,
+       generations.generation_id, generations.cost, generations.bytes, generations.sha256, samples.error
+from samples join jobs on jobs.id = samples.job_id
+left join generations on generations.generation_id = samples.generation_id
+order by jobs.position, samples.number
+"""
+
+# Version 1. A later version is one more entry here; what stands is never edited.
+STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    (
+        "m001_ledger",
+        (BATCH, RUNS, JOBS, SUBMISSIONS, SAMPLES, GENERATIONS, EVENTS, *INDEXES, RESULTS_VIEW),
+    ),
+)
+VERSION: Final = len(STEPS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Every table is as this program knows it; call inside a transaction.
+
+    sqlite-utils keeps the list of steps that were taken; it is imported here, since it takes 0.1 to 0.9 s.
+    """
+    from sqlite_utils import Database, Migrations  # noqa: PLC0415 - only a new or older ledger pays for it
+
+    steps = Migrations("oxenbatch")
+    for name, statements in STEPS:
+        steps(name=name)(_step(statements))
+    steps.apply(Database(connection))
+
+
+def _step(statements: tuple[str, ...]) -> FunctionType:
+    def step(db: Database) -> None:
+        for statement in statements:
+            db.conn.execute(statement)
+
+    return cast(FunctionType, step)

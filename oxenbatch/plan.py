@@ -1,0 +1,220 @@
+"""Due work, limits, money and the time become what to do next.
+
+Pure: no I/O, no clock, no randomness. `runner` obeys; the ledger enforces the money limits once more where an intent
+is made. Times are seconds of whatever clock the caller uses throughout; only differences count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Literal
+
+from oxenbatch.jobs import PER_POST
+from oxenbatch.wire import Answer, Cause, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
+
+OPEN_POSTS: Final = 16  # httpx scans its pool for every request: more connections cost more CPU than they save
+DOWNLOADS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the user allows a run. Dollars are exact, times are seconds; None means no limit."""
+
+    concurrency: int = 8
+    models: Mapping[str, int] = field(default_factory=dict)
+    """Tighter limits of single models."""
+    attempts: int = 3
+    max_cost: Decimal | None = None
+    allow_unpriced: bool = False
+    limit_sends: int | None = None
+    settle_s: float = 120.0
+    """How long a send may surface late at the hub: a killed client's bytes still sit in kernels and proxies."""
+    post_timeout_s: float = 30.0
+    image_timeout_s: float = 900.0
+    video_timeout_s: float = 3600.0
+    max_outage_s: float = 1800.0
+    deadline_s: float | None = None
+    wait: bool = True
+    fail_fast: bool = False
+    on_unknown: Literal["hold", "resubmit"] = "hold"
+
+
+class Stop(Enum):
+    """Why a run sends nothing more, and the exit code that says so where work is left."""
+
+    SIGINT = 130
+    SIGTERM = 143
+    KEY = 77
+    DISK = 74
+    OUTAGE = 69
+    DEADLINE = 75
+    FAIL_FAST = 3
+    CREDITS = (5, "the account has no credits left")
+    COST = (5, "max-cost is reached")
+    UNPRICED = (5, "a model has no known price, so max-cost cannot be kept; --allow-unpriced sends it all the same")
+    SENDS = (5, "limit-sends is reached")
+
+    @property
+    def exit_code(self) -> int:
+        """The contract's section 3."""
+        return self.value[0] if isinstance(self.value, tuple) else int(self.value)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the run leaves without waiting for what the hub still makes."""
+        return self in (Stop.SIGINT, Stop.SIGTERM, Stop.KEY, Stop.DISK, Stop.OUTAGE)
+
+
+BLOCKS: Final = {"cost": Stop.COST, "unpriced": Stop.UNPRICED, "sends": Stop.SENDS}
+
+
+# -- what to send -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One sample that could be sent now."""
+
+    sample_id: int
+    job_id: int
+    model: str
+    request_hash: str
+    estimate_nanos: int | None
+
+
+def rooms(models: Iterable[str], active: Mapping[str, int], limits: Limits) -> dict[str, int]:
+    """How many more samples of each model may become active at the hub; models without room are left out."""
+    free = limits.concurrency - sum(active.values())
+    room = {m: min(free, limits.models.get(m, limits.concurrency) - active.get(m, 0)) for m in models}
+    return {model: count for model, count in room.items() if count > 0}
+
+
+def picks(
+    due: Sequence[Due], room: Mapping[str, int], free: int, posts: int, per_post: Mapping[str, int]
+) -> list[list[Due]]:
+    """What to post now: groups of one job and one request, each one POST, in the order of `due`.
+
+    `free`: places at the hub over all models; `posts`: how many POSTs may be opened; `per_post`: how many
+    generations one POST of a model may ask for, where that is not `PER_POST`.
+    """
+    left = dict(room)
+    groups: list[list[Due]] = []
+    for sample in due:
+        if free <= 0:
+            break
+        if left.get(sample.model, 0) <= 0:
+            continue
+        last = groups[-1] if groups else None
+        most = per_post.get(sample.model, PER_POST)
+        if last and len(last) < most and (last[0].job_id, last[0].request_hash) == (sample.job_id, sample.request_hash):
+            last.append(sample)
+        elif len(groups) < posts:
+            groups.append([sample])
+        else:
+            break
+        left[sample.model] -= 1
+        free -= 1
+    return groups
+
+
+# -- how fast to send ---------------------------------------------------------------------------------------------
+
+RECENT: Final = 20
+UNKNOWN_IN_A_ROW: Final = 3
+UNKNOWN_SHARE: Final = 0.2
+PAUSE_FIRST_S: Final = 1.0
+PAUSE_MAX_S: Final = 30.0  # a network that is gone is tried every half minute
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How wide the way to the hub is, after what it has answered. All sends share it."""
+
+    width: int = OPEN_POSTS
+    """POSTs that may be open at once."""
+    opens_at: float = 0.0
+    troubles: int = 0
+    """Answers in a row that were none, or told of trouble."""
+    recent: tuple[bool, ...] = ()
+    """The last 20 answers: was it unknown?"""
+    calm: int = 0
+    """Good answers since the width last changed."""
+
+
+def after_answer(lane: Lane, answer: Answer, now: float, jitter: float) -> Lane:
+    """The lane after one more answer; `jitter` is random, 0 to 1.
+
+    429: wait as told, at half the width. Unknown: after 3 in a row, or a fifth of the last 20, one probe at a time,
+    since each more would be one more that may have landed. Not sent: back off to 30 s. Good: slowly wider again.
+    """
+    unknown = answer.outcome is Outcome.UNKNOWN
+    recent = (*lane.recent, unknown)[-RECENT:]
+    if answer.outcome in (Outcome.ACCEPTED, Outcome.REFUSED):
+        calm = lane.calm + 1
+        width = min(OPEN_POSTS, lane.width + 1) if calm >= lane.width else lane.width
+        return replace(lane, troubles=0, recent=recent, calm=0 if width != lane.width else calm, width=width)
+    troubles = lane.troubles + 1
+    pause = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (troubles - 1)) * (1 + jitter / 2)
+    if answer.cause is Cause.RATE:
+        wait = pause if answer.retry_after_s is None else answer.retry_after_s * (1 + jitter / 10)
+        opens_at = max(lane.opens_at, now + wait)
+        return replace(lane, width=max(1, lane.width // 2), opens_at=opens_at, troubles=troubles, recent=recent, calm=0)
+    if unknown:
+        broken = troubles >= UNKNOWN_IN_A_ROW or (len(recent) == RECENT and sum(recent) >= RECENT * UNKNOWN_SHARE)
+        if broken:
+            opens_at = max(lane.opens_at, now + pause)
+            return replace(lane, width=1, opens_at=opens_at, troubles=troubles, recent=(), calm=0)
+        return replace(lane, troubles=troubles, recent=recent)
+    return replace(lane, width=1, opens_at=max(lane.opens_at, now + pause), troubles=troubles, recent=recent, calm=0)
+
+
+# -- when to look -------------------------------------------------------------------------------------------------
+
+IMAGE_LOOK_S: Final = 3.0  # the reference polls images every 2 to 5 s, videos every 10 to 30 s
+VIDEO_LOOK_S: Final = 15.0
+TRUSTED_FACTOR: Final = 5.0  # while events bring every end, the list is only a second opinion
+LOOK_MAX_S: Final = 60.0
+
+
+def look_every_s(*, images: bool, events_trusted: bool) -> float:
+    """Seconds between two looks at the hub's list of active generations."""
+    base = IMAGE_LOOK_S if images else VIDEO_LOOK_S
+    return min(LOOK_MAX_S, base * TRUSTED_FACTOR) if events_trusted else base
+
+
+# -- when to end --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is left to do, from indexes alone: as quick for a million rows as for ten."""
+
+    pending: bool
+    """A wanted sample is not sent yet (it may be waiting for another attempt, or for an uncertain twin)."""
+    submitting: int
+    uncertain: int
+    at_the_hub: int
+    succeeded: int
+    """Made, and their files still to be had."""
+
+
+def is_over(facts: Facts, stops: Iterable[Stop], *, wait: bool, could_send: bool, fetching: int) -> bool:
+    """Whether the run has nothing left that it may do.
+
+    `could_send`: the send stage found something to post when it last looked. `fetching`: downloads under way.
+    """
+    stops = list(stops)
+    if facts.submitting:
+        return False
+    if any(stop.at_once for stop in stops):
+        return fetching == 0 or any(stop in (Stop.SIGINT, Stop.SIGTERM, Stop.DISK) for stop in stops)
+    if not wait and not could_send:
+        return True
+    if facts.uncertain or facts.at_the_hub or facts.succeeded:
+        return False
+    return bool(stops) or not facts.pending

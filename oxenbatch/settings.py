@@ -1,0 +1,67 @@
+"""Whose key, which hub: the user's settings, from the environment and from the file that `oxen config` writes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from oxenbatch.errors import ConfigProblem, KeyRefused, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEY_VARIABLE: Final = "OXEN_API_KEY"
+CONFIG_FILE: Final = "auth_config.toml"
+
+
+def config_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the Oxen tools keep their settings: `OXEN_CONFIG_DIR`, else `~/.config/oxen`."""
+    chosen = environ.get("OXEN_CONFIG_DIR")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".config" / "oxen"
+
+
+def find_key(hub: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The key for this hub: the environment's, else the one that `auth_config.toml` has for its host.
+
+    `KeyRefused` where there is none, `ConfigProblem` where the file cannot be used.
+    """
+    if key := environ.get(KEY_VARIABLE, "").strip():
+        return key
+    path = config_folder(environ) / CONFIG_FILE
+    host = urlsplit(hub).netloc
+    if found := _key_in(path, host):
+        return found
+    raise KeyRefused(
+        f"no key for {printable(host)}: set {KEY_VARIABLE}, or run `oxen config --auth {printable(host)} KEY` (it"
+        f" writes {printable(path)}); to try everything without a key, and without paying, add --sandbox"
+    )
+
+
+def _key_in(path: Path, host: str) -> str | None:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
+    hosts = content.get("host_configs")
+    found: str | None = None
+    for entry in hosts if isinstance(hosts, list) else []:
+        if isinstance(entry, dict) and _bare(entry.get("host")) == host and isinstance(entry.get("auth_token"), str):
+            found = entry["auth_token"].strip() or None
+    if found and mode & (stat.S_IRGRP | stat.S_IROTH):
+        raise ConfigProblem(f"others on this machine can read the key in {printable(path)}: run `chmod 600 {path}`")
+    return found
+
+
+def _bare(host: object) -> str | None:
+    """`hub.oxen.ai` of a host as people write it, with or without its scheme and a slash."""
+    if not isinstance(host, str):
+        return None
+    return urlsplit(host).netloc if "://" in host else host.strip("/")

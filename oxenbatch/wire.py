@@ -1,0 +1,375 @@
+"""What the hub says, read without trust: its rows, its events, its errors, and what a POST's answer means.
+
+Pure: text and numbers in, values out. The facts are the hub's API page; the outcome table is the money rules'
+section 2. Ids are lower-case UUIDs before they go anywhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from oxenbatch.jobs import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+RETRY_AFTER_MAX_S: Final = 900.0  # a hub that asks for more than 15 min is asked again after 15 min
+
+
+def as_uuid(value: Any) -> str | None:
+    """The id in lower case, or None where it is no UUID: it may become part of a path, an address or a log line."""
+    text = value.lower() if isinstance(value, str) else ""
+    return text if _UUID.fullmatch(text) else None
+
+
+# -- a generation -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One row of the hub's lists. Times are Unix seconds by the hub's clock, `cost` dollars."""
+
+    generation_id: str
+    model: str
+    status: str
+    result_url: str | None = None
+    error: str | None = None
+    enqueued_at: float | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    cost: Decimal | None = None
+    directory: str | None = None
+    echo: Mapping[str, Any] = field(default_factory=dict)
+    """The whole row: the request's parameters are among its top-level fields."""
+
+
+STATUS_EVENTS: Final[dict[str, Event]] = {
+    "queued": Event.SEEN_QUEUED,
+    "processing": Event.SEEN_PROCESSING,
+    "succeeded": Event.SEEN_SUCCEEDED,
+    "failed": Event.SEEN_FAILED,
+    "cancelled": Event.SEEN_CANCELLED,
+}
+
+
+def read_generation(row: Any) -> Generation | None:
+    """The row, or None where it has no usable id or a status that we do not know."""
+    if not isinstance(row, dict):
+        return None
+    generation_id = as_uuid(row.get("generation_id"))
+    status = row.get("status")
+    if generation_id is None or status not in STATUS_EVENTS:
+        return None
+    return Generation(
+        generation_id=generation_id,
+        model=_text(row.get("model_name")) or _text(row.get("model")) or "",
+        status=status,
+        result_url=_result_url(row),
+        error=_text(row.get("error_message")),
+        enqueued_at=_seconds(row.get("enqueued_at")),
+        started_at=_seconds(row.get("started_at")),
+        completed_at=_seconds(row.get("completed_at")),
+        cost=read_dollars(row.get("cost")),
+        directory=_text(row.get("target_directory")),
+        echo=row,
+    )
+
+
+def read_generations(payload: Any) -> list[Generation]:
+    """Every usable row of a list answer; `ValueError` where it is no list answer at all."""
+    rows = payload.get("generations") if isinstance(payload, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError("the answer has no list of generations")
+    return [generation for row in rows if (generation := read_generation(row))]
+
+
+def _result_url(row: Mapping[str, Any]) -> str | None:
+    if url := _text(row.get("result_url")):
+        return url
+    # Seen in the wild: result_url null on success, the address inside images[0] or videos[0].
+    for kind in ("images", "videos"):
+        files = row.get(kind)
+        if isinstance(files, list) and files and isinstance(files[0], dict) and (url := _text(files[0].get("url"))):
+            return url
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def read_dollars(value: Any) -> Decimal | None:
+    """An amount of dollars, exactly; None where nothing (or nonsense) was said."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and 0 <= amount < 1_000_000 else None  # over a million a piece is nonsense
+
+
+# -- events -------------------------------------------------------------------------------------------------------
+
+
+def read_event(kind: str, data: str) -> Generation | None:
+    """The news in one server-sent event, or None: other types and broken data are not for us."""
+    if kind != "media_generation_completed":
+        return None
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    return read_generation(
+        {**body, "result_url": body.get("url"), "error_message": body.get("error"), "model_name": body.get("model")}
+    )
+
+
+# -- errors -------------------------------------------------------------------------------------------------------
+
+
+class Cause(StrEnum):
+    """Whom a refusal or a failure acts on, where it is not the row."""
+
+    KEY = "key"
+    CREDITS = "credits"
+    RATE = "rate"
+    HUB = "hub"
+
+
+_CREDITS: Final = re.compile(
+    r"insufficient[ _-]*(credit|fund|balance)|not enough credits|out of credits|no credits|credits? (are )?exhausted"
+    r"|payment required|quota exceeded|billing",
+    re.IGNORECASE,
+)
+_KEY: Final = re.compile(r"unauthenticated|unauthori[sz]ed|invalid (api[ _-]?)?key|forbidden|revoked", re.IGNORECASE)
+_LASTING: Final = re.compile(
+    r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|rejected"
+    r"|invalid|must be|must have|required|unsupported|not supported|out of range|parameter|validation|expected|unknown"
+    r"|too (long|large|short|small|many)|not found|malformed|exceeds|cannot be|bad request|\b4(00|04|22)\b",
+    re.IGNORECASE,
+)
+_PASSING: Final = re.compile(
+    r"time[d]?[ -]?out|overload|temporar|try again|retry|capacity|unavailable|internal|server error|connection|reset"
+    r"|rate limit|too many requests|throttl|busy|upstream|gateway|\b50[0-4]\b|\b429\b",
+    re.IGNORECASE,
+)
+
+
+def error_words(payload: Any) -> str:
+    """The useful words of an error in any of its shapes, or nothing."""
+    if not isinstance(payload, dict):
+        return ""
+    error = payload.get("error")
+    if isinstance(error, dict):
+        for name in ("detail", "message", "title"):
+            if words := _text(error.get(name)):
+                return words
+    return _text(error) or _text(payload.get("status_message")) or ""
+
+
+def cause_of(words: str | None) -> Cause | None:
+    """The account's trouble that the words speak of, if they do."""
+    if words and _CREDITS.search(words):
+        return Cause.CREDITS
+    if words and _KEY.search(words):
+        return Cause.KEY
+    return None
+
+
+def fails_again(words: str | None) -> bool:
+    """Whether the same request would fail the same way: its content or a parameter is at fault.
+
+    Words that we do not know are taken for passing trouble: another attempt is bounded, and failing costs nothing.
+    """
+    if not words or _PASSING.search(words):
+        return False
+    return bool(_LASTING.search(words))
+
+
+def failure_event(words: str | None) -> Event:
+    """What a `failed` generation means for its sample."""
+    return Event.SEEN_FAILED if fails_again(words) else Event.SEEN_FAILED_IN_PASSING
+
+
+# -- what a POST's answer means -----------------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    """Could the request have landed? The five classes of the outcome table."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """Nothing was made, and the row's request is why."""
+    TURNED_AWAY = "turned_away"
+    """Nothing was made, and the row is not why: key, credits or rate."""
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one POST, as far as its answer (or the lack of one) tells."""
+
+    outcome: Outcome
+    ids: tuple[str, ...] = ()
+    """Every usable generation_id that arrived, even where the rest of the answer cannot be trusted."""
+    words: str = ""
+    cause: Cause | None = None
+    retry_after_s: float | None = None
+    status: int | None = None
+
+
+_REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 413, 415, 422, 429})
+_STATUS_CAUSES: Final = {401: Cause.KEY, 402: Cause.CREDITS, 403: Cause.KEY, 429: Cause.RATE}
+
+
+def read_answer(status: int, headers: Mapping[str, str], body: bytes, wanted: int) -> Answer:
+    """The meaning of a complete answer to an enqueue of `wanted` generations; `headers` have lower-case names."""
+    payload = _json_object(body)
+    words = error_words(payload)
+    wait_s = retry_after(headers)
+    if 200 <= status < 300:
+        return _read_success(status, payload, words, wanted)
+    if status in _REFUSALS and payload is not None:
+        cause = cause_of(words) if status in {400, 404, 413, 415, 422} else _STATUS_CAUSES[status]
+        if status != 429 and cause_of(words) is Cause.CREDITS:
+            cause = Cause.CREDITS  # an account without credits has been seen to answer 400 and 403
+        if status in {400, 404, 413, 415, 422} and cause is Cause.KEY:
+            cause = None  # "forbidden words in the prompt" is the row's; only 401 and 403 speak of the key
+        outcome = Outcome.TURNED_AWAY if cause else Outcome.REFUSED
+        return Answer(outcome, (), words or f"HTTP {status}", cause, wait_s, status)
+    # 408 409 425, any 5xx or 3xx, a 4xx in HTML: a proxy may have spoken after the hub had accepted.
+    cause = Cause.RATE if status == 429 else Cause.HUB
+    return Answer(Outcome.UNKNOWN, (), words or f"HTTP {status}", cause, wait_s, status)
+
+
+def _read_success(status: int, payload: dict[str, Any] | None, words: str, wanted: int) -> Answer:
+    rows = payload.get("generations") if payload else None
+    if not isinstance(rows, list):
+        return Answer(Outcome.UNKNOWN, (), words or f"HTTP {status} without generations", Cause.HUB, None, status)
+    if not rows and payload and payload.get("error"):
+        cause = cause_of(words)
+        outcome = Outcome.TURNED_AWAY if cause else Outcome.REFUSED
+        return Answer(outcome, (), words or "refused without a reason", cause, None, status)
+    ids = tuple(dict.fromkeys(u for row in rows if isinstance(row, dict) and (u := as_uuid(row.get("generation_id")))))
+    if len(ids) == len(rows) == wanted:
+        return Answer(Outcome.ACCEPTED, ids, status=status)
+    return Answer(Outcome.UNKNOWN, ids, f"{len(ids)} usable ids of {len(rows)} for {wanted} wanted", None, None, status)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def http_date(text: str | None) -> float | None:
+    """Unix seconds of an HTTP date, or None."""
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from either form of `Retry-After`, 0 to 15 min; a date counts from the hub's own `Date`."""
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        wait_s = float(text)
+    except ValueError:
+        until, sent = http_date(text), http_date(headers.get("date"))
+        if until is None or sent is None:
+            return None
+        wait_s = until - sent
+    return min(max(wait_s, 0.0), RETRY_AFTER_MAX_S) if wait_s == wait_s else None  # noqa: PLR0124 - NaN is not itself
+
+
+# -- what we say --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where at the hub results are kept, and the mark by which a send is found again."""
+
+    namespace: str | None = None
+    repo: str | None = None
+    directory: str | None = None
+
+
+def enqueue_body(
+    model: str, parameters: Mapping[str, Any], count: int, target: Target | None = None, token: str | None = None
+) -> dict[str, Any]:
+    """The JSON of one enqueue. With a target, its directory ends in the submission's own `token`."""
+    body: dict[str, Any] = {"model": model, **parameters}
+    if count != 1:
+        body["num_generations"] = count
+    if target:
+        directory = "/".join(part for part in (target.directory, token) if part)
+        names = {"target_namespace": target.namespace, "target_repo": target.repo, "target_directory": directory}
+        body |= {name: value for name, value in names.items() if value}
+    return body
+
+
+def echoes(generation: Generation, model: str, parameters: Mapping[str, Any]) -> bool | None:
+    """Whether the row was made by this request; None where the row does not say.
+
+    Only what was sent is compared: the hub may fill in defaults and add fields of its own.
+    """
+    if generation.model and generation.model != model:
+        return False
+    missing = False
+    for name, value in parameters.items():
+        if name not in generation.echo:
+            missing = True
+        elif not _same(generation.echo[name], value):
+            return False
+    return None if missing else True
+
+
+def _same(theirs: Any, ours: Any) -> bool:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return all(name in theirs and _same(theirs[name], value) for name, value in ours.items())
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(_same, theirs, ours))
+    if isinstance(ours, bool) or isinstance(theirs, bool):
+        return ours is theirs
+    return bool(theirs == ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the history."""
+
+    generations: list[Generation]
+    number: int
+    pages: int
+    """How many pages there are in all, as far as the hub knew when it answered."""
+
+
+def read_page(payload: Any) -> Page:
+    """One page of the history; `ValueError` where the answer is none."""
+    generations = read_generations(payload)
+    number, pages = payload.get("page_number"), payload.get("total_pages")
+    if not isinstance(number, int) or not isinstance(pages, int):
+        raise ValueError("the answer does not say which page it is")
+    return Page(generations, number, pages)
