@@ -472,7 +472,8 @@ def _expected(error: jsonschema_rs.ValidationError, depth: int = 0) -> str:
     if kind.name == "type":
         return kinds(kind.types)
     if kind.name == "enum":
-        options = [str(o) if isinstance(o, str) else shown(o) for o in kind.options]
+        plain = isinstance(error.instance, str)  # else the quotes are what is missing: 5 where '5' is expected
+        options = [o if plain and isinstance(o, str) else shown(o) for o in kind.options]
         more = f" or {len(options) - 30} others" if len(options) > 30 else ""
         return "one of " + printable(", ".join(options[:30]), 600) + more
     if kind.name in _LIMITS:

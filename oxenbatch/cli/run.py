@@ -10,12 +10,12 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from oxenbatch.cli.options import Dollars, Duration, dollars, option
-from oxenbatch.errors import gravest, printable
+from oxenbatch.errors import OxenbatchError, gravest, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
     from oxenbatch.runner import Summary
+
+GOES_ON: Final = frozenset({0, 3, 4, 75})
+"""Exit codes of one batch that say nothing against running the next."""
 
 
 @click.command(short_help="Make every file that a manifest asks for; starting is resuming.")
@@ -95,18 +98,22 @@ class RunCommand:
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
+        from oxenbatch.cli import tell  # noqa: PLC0415 - it imports us
         from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - not for --help
 
-        overrides = self._overrides()
-        loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
-        with self._access(loaded[0]) as access:
-            catalog = self._catalog(access)
-            codes = {0}
-            for manifest in loaded:
-                code = self._run_manifest(manifest, access, catalog)
-                codes.add(code)
-                if code not in (0, 3, 4, 75):
-                    break
+        codes = {0}
+        try:
+            overrides = self._overrides()
+            loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
+            with self._access(loaded[0]) as access:
+                catalog = self._catalog(access)
+                for manifest in loaded:
+                    codes.add(self._run_manifest(manifest, access, catalog))
+                    if not codes <= GOES_ON:
+                        break
+        except OxenbatchError as error:
+            tell(error)
+            codes.add(error.exit_code)
         code = gravest(codes)
         self._tell(code)
         return code
@@ -171,7 +178,7 @@ class RunCommand:
             if earlier:
                 self._say(f"first, {printable(earlier[0])} is finished")
                 code = self._run_batch(manifest, *earlier, access, catalog)
-                if code not in (0, 3, 4):
+                if code not in GOES_ON - {75}:
                     return code
                 return gravest({code, self._run_batch(manifest, self._folder(manifest, today), today, access, catalog)})
         return self._run_batch(manifest, self._folder(manifest, today), today, access, catalog)

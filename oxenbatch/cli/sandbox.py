@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxenbatch.cli.options import option
-from oxenbatch.errors import MachineError
+from oxenbatch.errors import MachineError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +25,24 @@ def stand_in(folder: Path) -> Iterator[Sandbox]:
     """A stand-in hub for a batch in `folder`; it remembers its generations beside the folder, as the real one would."""
     from oxenbatch.sandbox import Sandbox, SandboxUnavailable  # noqa: PLC0415 - not for --help
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
     journal = folder.parent / f".{folder.name}.sandbox.jsonl"
+    speed = float(os.environ.get("OXENBATCH_SPEED", REHEARSAL_SPEED))
     try:
-        with Sandbox(speed=float(os.environ.get("OXENBATCH_SPEED", REHEARSAL_SPEED)), journal=journal) as hub:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        journal.touch()
+        with Sandbox(speed=speed, journal=journal, faults=os.environ.get("OXENBATCH_FAULTS")) as hub:
             yield hub
     except SandboxUnavailable as error:
         raise MachineError(str(error)) from error
+    except OSError as error:
+        raise MachineError(f"cannot write into {printable(folder.parent)}: {error.strerror or error}") from error
+    finally:
+        if not folder.exists():  # nothing was begun: nothing is left behind
+            journal.unlink(missing_ok=True)
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
 
 
 @click.command(short_help="Serve a stand-in hub on this machine until stopped.")

@@ -1,0 +1,119 @@
+"""A row on its way: what is known of it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from oxenbatch.catalog import shown
+from oxenbatch.errors import Problem
+from oxenbatch.manifest import templates
+from oxenbatch.manifest.head import OURS, Overrides
+from oxenbatch.manifest.strict_json import JsonFault, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oxenbatch.manifest.source import Entry
+
+
+class Draft:
+    """A row on its way: what is known of it, and what is wrong with it."""
+
+    __slots__ = (
+        "entry",
+        "extra",
+        "id",
+        "known",
+        "metadata",
+        "number",
+        "parameters",
+        "problems",
+        "samples",
+        "variables",
+    )
+
+    def __init__(
+        self, entry: Entry, number: int, known: Mapping[str, str | None] | None, variables: Mapping[str, Any]
+    ) -> None:
+        self.entry, self.number, self.known, self.variables = entry, number, known, variables
+        self.problems: list[Problem] = []
+        self.parameters: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
+        self.samples: Any = 1
+        self.id: str | None = None
+
+    def wrong(self, message: str, field: str | None = None) -> None:
+        """The problem is noted, with the row's place."""
+        self.problems.append(Problem(message, where=self.entry.where, row=self.number, field=field))
+
+    def blamed(self, field: str) -> bool:
+        """Whether a problem of this field is noted already."""
+        return any(problem.field == field for problem in self.problems)
+
+    def set(self, name: str, value: Any) -> None:
+        """The parameter has this value; nothing means that it is not sent, whatever the defaults say."""
+        if value is None:
+            self.parameters.pop(name, None)
+        else:
+            self.parameters[name] = value
+
+    def filled(self, value: Any, name: str) -> Any:
+        """The value with its templates filled in, where this manifest has templates."""
+        if self.known is None:
+            return value
+        try:
+            return templates.fill(value, self.known, self.variables)
+        except templates.TemplateFault as fault:
+            self.wrong(str(fault), name)
+            return value
+
+    def take_ours(self, name: str, value: Any) -> None:
+        """One of the row's own fields is read: `id`, `samples` or `metadata`; the model is known by now."""
+        cells = self.entry.columns is not None
+        if value is None or name == "model":
+            return
+        if name == "id":
+            if isinstance(value, str):
+                self.id = self.filled(value, name)
+            else:
+                self.wrong(f"{shown(value)}, expected text", name)
+        elif name == "samples":
+            digits = value.strip() if cells else ""
+            self.samples = int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else value
+        else:
+            if cells:
+                try:
+                    value = decode(value)
+                except JsonFault:
+                    value = shown(value)
+            if isinstance(value, dict):
+                self.metadata.update({n: self.filled(v, f"metadata.{n}") for n, v in value.items()})
+            else:
+                self.wrong(f"{shown(value)}, expected a mapping; in a table each has its own column, meta.NAME", name)
+
+
+def own_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with our own names in small letters, `Prompt` as `prompt`; where both stand they stay two."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        key = name.casefold()
+        if key in OURS and (key == name or key not in fields):
+            found[key] = value
+        else:
+            found[name] = value
+    return found
+
+
+def merged(defaults: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    """The defaults with the command line's values over them, by name without case."""
+    base = dict(defaults)
+    for name, value in overrides.parameters.items():
+        key = name.casefold() if name.casefold() in OURS else name
+        for old in [old for old in base if old.casefold() == key.casefold()]:
+            del base[old]
+        base[key] = value
+    if overrides.model is not None:
+        base["model"] = overrides.model
+    return base

@@ -1,0 +1,351 @@
+"""Each format becomes the same two things: the head's members, and a stream of entries.
+
+The head may stand behind the rows, so YAML and JSON are gone through twice: once for the head, once for the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
+
+from oxenbatch.catalog import shown
+from oxenbatch.errors import Problem, printable
+from oxenbatch.manifest.source import Entry, Faulty, Include, Source, entry, names_the_date
+from oxenbatch.manifest.strict_json import JsonFault, after_space, decode, value_at
+from oxenbatch.manifest.tables import read_table, read_text
+from oxenbatch.manifest.yaml12 import Composer, YamlFault, place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+LISTS: Final = ("rows", "prompts")
+
+_PARTS: Final = {"prompt": "text", "negative_prompt": "text"}
+ROW_SHAPE: Final[Mapping[str, Any]] = {
+    "id": "text",
+    "prompt": "text",
+    "negative_prompt": "text",
+    "model": "text",
+    "multi_prompt": _PARTS,
+}
+"""Where a row's text is expected, so that YAML's `prompt: 2026` is the text 2026."""
+_HEAD_SHAPES: Final[Mapping[str, Any]] = {
+    "name": "text",
+    "output": "text",
+    "max_cost": "text",  # money is read from its own characters, never through binary fractions
+    "model": "text",
+    "prompt": "text",
+    "rows": "text",
+    "prompts": "text",
+    "target": "text",
+    "defaults": ROW_SHAPE,
+    "variables": "text",
+    "matrix": ROW_SHAPE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One key of the head."""
+
+    value: Any
+    line: int
+
+
+@dataclass(slots=True)
+class Outline:
+    """What a file holds beside its rows."""
+
+    bare: bool = True
+    """It is rows alone."""
+    members: dict[str, Member] = field(default_factory=dict)
+    """Without the lists of rows."""
+    lists: dict[str, int] = field(default_factory=dict)
+    """The lists of rows that stand in the file itself, with their lines."""
+    names_the_date: bool = False
+    """A template in its rows may use the date."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+def outline(source: Source) -> Outline:
+    """What the file holds beside its rows; what is wrong with it is among its problems."""
+    if source.form not in ("yaml", "json"):
+        return Outline(names_the_date=source.scan.names_the_date)
+    found = Outline(bare=False)
+    try:
+        if source.form == "yaml":
+            _yaml_outline(source, found)
+        else:
+            _json_outline(source, found)
+    except YamlFault as fault:
+        found.problems.append(_yaml_problem(source, fault))
+    if found.bare:
+        found.names_the_date = source.scan.names_the_date
+    return found
+
+
+def entries(source: Source) -> Iterator[Entry | Include | Faulty | Problem]:
+    """The file's rows as they are written, in its own order; a fault that ends the reading is the last one."""
+    try:
+        if source.form == "yaml":
+            yield from _yaml_entries(source)
+        elif source.form == "json":
+            yield from _json_entries(source)
+        elif source.form == "jsonl":
+            yield from _jsonl_entries(source)
+        elif source.form == "txt":
+            yield from read_text(source)
+        else:
+            yield from read_table(source)
+    except YamlFault as fault:
+        yield _yaml_problem(source, fault)
+    except UnicodeDecodeError:  # it was UTF-8 a moment ago
+        yield Problem("was changed while it was being read; run it again", where=source.shown)
+
+
+def _yaml_problem(source: Source, fault: YamlFault) -> Problem:
+    return Problem(fault.message, where=f"{source.shown}:{fault.line}:{fault.column}")
+
+
+def _yaml_outline(source: Source, found: Outline) -> None:
+    with source.open() as stream:
+        composer = Composer(stream, source.shown)
+        root = composer.root()
+        if root is None or isinstance(root, SequenceStartEvent):
+            found.bare = True
+            return
+        if not isinstance(root, MappingStartEvent):
+            _no_manifest(composer, root, found)
+            return
+        if root.anchor is not None or root.tag is not None:
+            composer.wrong("has an anchor or a tag, which are not supported; remove it", root)
+        keys: dict[str, Any] = {}
+        while not isinstance(event := composer.next(), MappingEndEvent):
+            key = composer.key(event)
+            value = composer.next()
+            line = place(event)[0]
+            if key in keys:
+                composer.twice(str(key), keys[str(key)], event)
+            if key is None or key in keys:
+                for _ in composer.skip(value):
+                    pass
+                continue
+            keys[key] = event
+            if key in LISTS and isinstance(value, SequenceStartEvent):
+                found.lists[key] = line
+                for text in composer.skip(value):
+                    if "{" in text and names_the_date(text):
+                        found.names_the_date = True
+            else:
+                found.members[key] = Member(composer.node(value, _HEAD_SHAPES.get(key)), line)
+        composer.finish()
+        found.problems += composer.problems
+
+
+def _no_manifest(composer: Composer, root: Any, found: Outline) -> None:
+    value = composer.node(root)
+    composer.finish()
+    found.problems += composer.problems
+    if value is None and not composer.problems:
+        found.bare = True
+        return
+    found.problems.append(
+        entry(
+            f"is {shown(value)}, expected a list of prompts, or a mapping such as 'prompts:' with a list",
+            composer.shown,
+            place(root)[0],
+        )
+    )
+
+
+def _yaml_entries(source: Source) -> Iterator[Entry | Include | Faulty | Problem]:
+    with source.open() as stream:
+        composer = Composer(stream, source.shown)
+        root = composer.root()
+        if isinstance(root, SequenceStartEvent):
+            if root.anchor is not None or root.tag is not None:
+                yield entry("has an anchor or a tag, which are not supported; remove it", source.shown, 1)
+            yield from _yaml_list(composer)
+            composer.finish()
+            return
+        if not isinstance(root, MappingStartEvent):
+            return
+        while not isinstance(event := composer.next(), MappingEndEvent):
+            key = composer.key(event)
+            value = composer.next()
+            composer.problems.clear()  # the head's problems are the outline's
+            if key in LISTS and isinstance(value, SequenceStartEvent):
+                yield from _yaml_list(composer)
+            elif key == "rows" and isinstance(value, ScalarEvent) and value.value:
+                yield Include(value.value, place(event)[0])
+            else:
+                for _ in composer.skip(value):
+                    pass
+
+
+def _yaml_list(composer: Composer) -> Iterator[Entry | Faulty]:
+    name = composer.shown
+    while not isinstance(event := composer.next(), SequenceEndEvent):
+        line = place(event)[0]
+        value = composer.node(event, "text" if isinstance(event, ScalarEvent) else ROW_SHAPE)
+        if composer.problems:
+            yield Faulty(composer.problems)
+            composer.problems = []
+        else:
+            yield _entry(value, name, line)
+
+
+def _entry(value: Any, name: str, line: int) -> Entry | Faulty:
+    """A row as it is written in YAML, JSON or a line of JSON."""
+    if isinstance(value, dict):
+        return Entry(value, name, line)
+    if isinstance(value, str) or value is None:
+        return Entry({"prompt": value}, name, line)
+    words = f"the row is {shown(value)}, expected text (a prompt) or a mapping of fields"
+    return Faulty([entry(words, name, line)])
+
+
+def _jsonl_entries(source: Source) -> Iterator[Entry | Faulty]:
+    with source.lines() as lines:
+        for number, line in enumerate(lines, 1):
+            if line.isspace():
+                continue
+            try:
+                yield _entry(decode(line), source.shown, number)
+            except JsonFault as fault:
+                place = f"{source.shown}:{number}"
+                yield Faulty([entry(str(fault), place, None if fault.at is None else fault.at + 1)])
+
+
+class _Json:
+    """A whole JSON text, read member by member and row by row, so that every row has its line."""
+
+    def __init__(self, source: Source) -> None:
+        with source.lines() as lines:
+            self.text = lines.read()
+        self.shown = source.shown
+        self._line, self._counted = 1, 0
+
+    def line(self, at: int) -> int:
+        """The line of an offset; offsets come in order, so that each line end is counted once."""
+        if at < self._counted:
+            return self.text.count("\n", 0, at) + 1
+        self._line += self.text.count("\n", self._counted, at)
+        self._counted = at
+        return self._line
+
+    def problem(self, fault: JsonFault) -> Problem:
+        """The fault with its place."""
+        at = fault.at or 0
+        column = at - self.text.rfind("\n", 0, at)
+        return Problem(str(fault), where=f"{self.shown}:{self.line(at)}:{column}")
+
+    def sign(self, at: int, signs: str) -> tuple[str, int]:
+        """The sign that must come next, and the offset of what follows it."""
+        at = after_space(self.text, at)
+        found = self.text[at : at + 1]
+        if not found or found not in signs:
+            what = "the text ends" if not found else f"found {shown(found)}"
+            raise JsonFault(f"is not JSON: expected {' or '.join(signs)}, {what}", at)
+        return found, after_space(self.text, at + 1)
+
+    def items(self, at: int) -> Iterator[tuple[int, Any, int]]:
+        """Each entry of the list that begins at the offset: where it is, its value, the offset behind it."""
+        _, at = self.sign(at, "[")
+        if self.text.startswith("]", at):
+            yield at, None, at + 1
+            return
+        while True:
+            value, end = value_at(self.text, at)
+            yield at, value, end
+            sign, after = self.sign(end, ",]")
+            if sign == "]":
+                yield after - 1, None, after
+                return
+            at = after
+
+    def members(self, at: int) -> Iterator[tuple[str, int]]:
+        """Each name of the object that begins at the offset and where its value is; `self.at` must be set behind it."""
+        _, at = self.sign(at, "{")
+        if self.text.startswith("}", at):
+            self.at = at + 1
+            return
+        while True:
+            if not self.text.startswith('"', at):
+                raise JsonFault("is not JSON: expected a name in double quotes", at)
+            name, end = value_at(self.text, at)
+            _, self.at = self.sign(end, ":")
+            yield name, self.at
+            sign, at = self.sign(self.at, ",}")
+            if sign == "}":
+                self.at = at
+                return
+
+    def end(self, at: int) -> None:
+        """Nothing follows; `JsonFault` otherwise."""
+        at = after_space(self.text, at)
+        if at != len(self.text):
+            raise JsonFault("goes on after its value", at)
+
+
+def _json_outline(source: Source, found: Outline) -> None:
+    json = _Json(source)
+    at = after_space(json.text, 0)
+    if at == len(json.text) or json.text[at] == "[":
+        found.bare = True
+        return
+    try:
+        if json.text[at] != "{":
+            value, end = value_at(json.text, at)
+            json.end(end)
+            words = f"is {shown(value)}, expected a list of prompts, or an object with 'prompts'"
+            found.problems.append(json.problem(JsonFault(words, at)))
+            return
+        for name, start in json.members(at):
+            line = json.line(start)
+            if name in found.members or name in found.lists:
+                words = f"'{printable(name, 80)}' is there twice; remove one"
+                found.problems.append(json.problem(JsonFault(words, start)))
+            value, json.at = value_at(json.text, start)
+            written = json.text[start : json.at]
+            if name in LISTS and isinstance(value, list):
+                found.lists[name] = line
+                found.names_the_date = found.names_the_date or names_the_date(written)
+            else:
+                number = name == "max_cost" and isinstance(value, int | float) and not isinstance(value, bool)
+                found.members[name] = Member(written if number else value, line)
+        json.end(json.at)
+    except JsonFault as fault:
+        found.problems.append(json.problem(fault))
+
+
+def _json_entries(source: Source) -> Iterator[Entry | Include | Faulty | Problem]:
+    json = _Json(source)
+    at = after_space(json.text, 0)
+    if at == len(json.text):
+        return
+    try:
+        if json.text[at] == "[":
+            yield from _json_list(json, at)
+            json.end(json.at)
+        elif json.text[at] == "{":
+            for name, start in json.members(at):
+                if name in LISTS and json.text.startswith("[", start):
+                    yield from _json_list(json, start)
+                    continue
+                value, json.at = value_at(json.text, start)
+                if name == "rows" and isinstance(value, str) and value:
+                    yield Include(value, json.line(start))
+    except JsonFault as fault:
+        yield json.problem(fault)
+
+
+def _json_list(json: _Json, at: int) -> Iterator[Entry | Faulty]:
+    last: tuple[int, Any, int] | None = None
+    for item in json.items(at):
+        if last is not None:
+            yield _entry(last[1], json.shown, json.line(last[0]))
+        last = item
+    json.at = last[2] if last else at

@@ -1,0 +1,236 @@
+"""YAML by its 1.2 core schema, composed from the parser's events, with the line of everything that is wrong.
+
+The parser (libyaml) speaks YAML 1.1 only in what its loaders do with plain scalars and tags; none of them is used.
+What would build objects or grow by reference, tags, anchors, aliases and merge keys, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from oxenbatch.errors import Problem, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DEEPEST: Final = 64  # levels; parameters of models have three or four, and the parser's time grows with the square
+Shape: TypeAlias = "Mapping[str, Any] | Literal['text'] | None"
+"""Where text is expected: `text` means that every plain scalar is its own characters, a mapping says it by key."""
+
+LARGEST_NUMBER: Final = 2**64  # seeds have 64 bits; what is longer was meant as text
+
+_CONSTANTS: Final[dict[str, Any]] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+_INT = re.compile(r"[-+]?[0-9]+\Z")
+_OCTAL = re.compile(r"0o[0-7]+\Z")
+_HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_NOT_JSON = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_STR = "tag:yaml.org,2002:str"
+_PLAIN_TAGS = frozenset([None, "!", _STR, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"])
+
+
+class YamlFault(Exception):
+    """The text cannot be read past this place."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.message, self.line, self.column = message, line, column
+
+
+def scalar(text: str) -> Any:
+    """The value of a plain scalar; ValueError with a sentence where JSON could not hold it."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    if _INT.match(text):
+        return _bounded(text, 10)
+    if _FLOAT.match(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"{printable(text, 40)} is too large a number")
+        return number
+    if _OCTAL.match(text):
+        return _bounded(text[2:], 8)
+    if _HEX.match(text):
+        return _bounded(text[2:], 16)
+    if _NOT_JSON.match(text):
+        raise ValueError(f"{text} is not a number that JSON can hold; quote it if it is text")
+    return text
+
+
+def _bounded(digits: str, base: int) -> int:
+    number = int(digits, base) if len(digits) < 100 else LARGEST_NUMBER
+    if abs(number) >= LARGEST_NUMBER:
+        raise ValueError(f"{printable(digits, 40)} is too large a number; quote it if it is text")
+    return number
+
+
+def place(event: Event) -> tuple[int, int]:
+    """The line and column where the event begins, counted from 1."""
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+
+class Composer:
+    """The events of one document, and the values that they make."""
+
+    def __init__(self, stream: BinaryIO, shown: str) -> None:
+        self.shown = shown
+        self.problems: list[Problem] = []
+        """What is wrong and could be read past; the caller takes them out."""
+        self._events: Iterator[Event] = yaml.parse(stream, Loader=yaml.CSafeLoader)
+
+    def next(self) -> Event:
+        """The next event; `YamlFault` where there cannot be one."""
+        try:
+            return next(self._events)
+        except StopIteration:
+            raise YamlFault("ends too early", 1, 1) from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            words = ": ".join(str(part) for part in (error.context, error.problem) if part)
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            raise YamlFault(f"is not YAML: {printable(words)}", line, column) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise YamlFault(f"is not YAML: {printable(error)}", 1, 1) from None
+
+    def root(self) -> Event | None:
+        """The event that opens the only document's root; None where the stream is empty."""
+        self.next()  # the stream's start
+        if isinstance(self.next(), yaml.StreamEndEvent):
+            return None
+        return self.next()
+
+    def finish(self) -> None:
+        """Nothing follows the document; `YamlFault` where something does."""
+        self.next()  # the document's end
+        event = self.next()
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise self.fault("holds more than one document, expected one; split the file", event)
+
+    def fault(self, message: str, event: Event) -> YamlFault:
+        """That this cannot be read past."""
+        return YamlFault(message, *place(event))
+
+    def wrong(self, message: str, event: Event) -> None:
+        """That this is wrong is noted."""
+        line, column = place(event)
+        self.problems.append(Problem(message, where=f"{self.shown}:{line}:{column}"))
+
+    def skip(self, event: Event) -> Iterator[str]:
+        """The node that begins here is behind us; the text of its scalars, for who wants to look at it."""
+        depth = 0
+        while True:
+            if isinstance(event, ScalarEvent):
+                yield event.value
+            elif isinstance(event, CollectionStartEvent):
+                depth += 1
+                if depth > DEEPEST:
+                    raise self.fault(f"is nested deeper than {DEEPEST} levels", event)
+            elif isinstance(event, CollectionEndEvent):
+                depth -= 1
+            if depth == 0:
+                return
+            event = self.next()
+
+    def key(self, event: Event) -> str | None:
+        """A mapping's key as text, or None after noting what is wrong with it."""
+        if isinstance(event, ScalarEvent):
+            if event.anchor is not None:
+                self.wrong("has an anchor (&); write the value out where it is needed", event)
+            if event.value == "<<" and event.implicit[0]:
+                self.wrong("is a merge key (<<), which is not supported; write the fields out", event)
+            elif event.value == "" and event.implicit[0]:
+                self.wrong("is a field without a name; a text with ': ' in it is written in quotes", event)
+            elif event.tag not in _PLAIN_TAGS:
+                self.wrong(f"has the tag {printable(event.tag, 80)}, which is not supported; remove it", event)
+            else:
+                return str(event.value)
+            return None
+        if isinstance(event, AliasEvent):
+            self.wrong("is an alias (*), which is not supported; write the name out", event)
+            return None
+        self.wrong("a field's name is a list or a mapping, expected text; quote a text that begins with { or [", event)
+        for _ in self.skip(event):
+            pass
+        return None
+
+    def node(self, event: Any, shape: Shape = None, depth: int = 1) -> Any:
+        """The value of the node that begins with the event; what is wrong inside it is noted and reads as None."""
+        kind = type(event)
+        if kind is ScalarEvent:
+            if event.anchor is not None or event.tag is not None:
+                self._mind(event)
+            text: str = event.value
+            if event.implicit[0] and event.tag != "!":
+                if shape == "text":
+                    return text or None
+                try:
+                    return scalar(text)
+                except ValueError as error:
+                    self.wrong(str(error), event)
+                    return None
+            if "\0" in text:
+                self.wrong("holds a NUL character, which no text has", event)
+            return text
+        if kind is AliasEvent:
+            self.wrong("is an alias (*), which is not supported; write the value out", event)
+            return None
+        if depth > DEEPEST:
+            raise self.fault(f"is nested deeper than {DEEPEST} levels", event)
+        if event.anchor is not None or event.tag is not None:
+            self._mind(event)
+        if kind is MappingStartEvent:
+            return self._mapping(shape, depth)
+        if kind is SequenceStartEvent:
+            entries: list[Any] = []
+            while type(event := self.next()) is not SequenceEndEvent:
+                entries.append(self.node(event, shape, depth + 1))
+            return entries
+        raise self.fault("is not a value", event)
+
+    def _mapping(self, shape: Shape, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        keys: dict[str, Event] = {}
+        while type(event := self.next()) is not MappingEndEvent:
+            key = self.key(event)
+            inner = shape if key is None or not shape or shape == "text" else shape.get(key.casefold())
+            value = self.node(self.next(), inner, depth + 1)
+            if key is None:
+                continue
+            if key in keys:
+                self.twice(key, keys[key], event)
+            else:
+                values[key], keys[key] = value, event
+        return values
+
+    def twice(self, key: str, first: Event, second: Event) -> None:
+        """That a key stands twice is noted, with both lines."""
+        lines = f"lines {place(first)[0]} and {place(second)[0]}"
+        self.wrong(f"'{printable(key, 80)}' is there twice, on {lines}; remove one", second)
+
+    def _mind(self, event: Any) -> None:
+        if event.anchor is not None:
+            self.wrong("has an anchor (&), which is not supported; write the value out where it is needed", event)
+        if event.tag not in _PLAIN_TAGS:
+            name = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.wrong(f"has the tag {printable(name, 80)}, which is not supported; remove it", event)

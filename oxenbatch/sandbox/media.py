@@ -1,0 +1,129 @@
+"""The result files: real ones, and each generation's bytes its own, so that a swapped file is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import textwrap
+from colorsys import hls_to_rgb
+from functools import cache, lru_cache
+from importlib.resources import files
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+    from .clockwork import Generation
+
+LONGEST_SIDE: Final = 448  # pixels: enough to read the prompt, small enough for 1,600 of them in seconds
+_MARGIN: Final = 20
+_OURS: Final = UUID("6f78656e-6261-5463-8873-616e64626f78")  # names the kind of our box in an MP4 file
+
+
+@lru_cache(maxsize=64)  # a download that was cut is asked for again soon
+def render(generation: Generation) -> tuple[str, bytes]:
+    """The generation's file: its media type and its bytes, the same every time."""
+    if generation.media_type == "video":
+        return "video/mp4", _video(generation)
+    return "image/png", _image(generation)
+
+
+def _about(generation: Generation) -> dict[str, Any]:
+    return {
+        "generation_id": generation.id,
+        "model": generation.model,
+        "prompt": prompt_of(generation.parameters),
+        "seed": generation.parameters.get("seed"),
+    }
+
+
+def prompt_of(parameters: dict[str, Any]) -> str:
+    """The prompt, or the parts of a `multi_prompt` in a row."""
+    parts = parameters.get("multi_prompt")
+    if isinstance(parts, list):
+        return " / ".join(str(part.get("prompt")) for part in parts if isinstance(part, dict))
+    return str(parameters.get("prompt", ""))
+
+
+def _video(generation: Generation) -> bytes:
+    """The one clip (five seconds, whatever was asked for), and behind it a box of its own that players skip."""
+    payload = _OURS.bytes + json.dumps(_about(generation)).encode()
+    return _clip() + struct.pack(">I4s", 8 + len(payload), b"uuid") + payload
+
+
+@cache
+def _clip() -> bytes:
+    return (files(__package__) / "clip.mp4").read_bytes()
+
+
+def _image(generation: Generation) -> bytes:
+    """A PNG that shows what it was asked for: the prompt, the model and the seed, on a ground of its own colour."""
+    from PIL import Image, ImageDraw  # noqa: PLC0415  a hub that only answers JSON does without
+    from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415
+
+    about = _about(generation)
+    width, height = size_of(generation.parameters)
+    # Text is drawn as shades of grey, and a palette makes ground and ink of them: half the work of drawing in colour.
+    image = Image.new("L", (width, height), 0)
+    draw = ImageDraw.Draw(image)
+    small, large = _font(13), _font(19)
+    seed = "" if about["seed"] is None else f"seed {about['seed']} · "
+    draw.text((_MARGIN, height - 46), generation.model, font=small, fill=190)
+    draw.text((_MARGIN, height - 28), f"{seed}{generation.id[:8]}", font=small, fill=190)
+    columns = max(8, (width - 2 * _MARGIN) // 10)  # a letter is some ten pixels wide
+    for number, line in enumerate(textwrap.wrap(_drawable(about["prompt"]), columns)):
+        top = _MARGIN + 25 * number
+        if top > height - 75:
+            break
+        draw.text((_MARGIN, top), line, font=large, fill=255)
+    image.putpalette(_ramp(generation.id))
+    words = PngInfo()
+    for name, value in about.items():
+        words.add_itxt(name, _drawable(str(value)))
+    out = BytesIO()
+    image.save(out, "PNG", compress_level=1, pnginfo=words)
+    return out.getvalue()
+
+
+def _drawable(text: str) -> str:
+    """The text without what cannot be encoded or drawn."""
+    return "".join(c if c.isprintable() else " " for c in text[:600])
+
+
+@cache
+def _font(size: int) -> FreeTypeFont | ImageFont:
+    from PIL import ImageFont  # noqa: PLC0415  as above
+
+    return ImageFont.load_default(size)
+
+
+def _ramp(generation_id: str) -> list[int]:
+    """256 colours from a dark ground, which is the generation's own, to white ink."""
+    drawn = hashlib.sha256(generation_id.encode()).digest()
+    ground = hls_to_rgb(drawn[0] / 255, 0.22 + drawn[1] / 2550, 0.45)
+    return [round(255 * (dark + (1 - dark) * shade / 255)) for shade in range(256) for dark in ground]
+
+
+def size_of(parameters: dict[str, Any]) -> tuple[int, int]:
+    """Width and height in pixels: the asked-for proportions, at a moderate size."""
+    width, height = _proportions(parameters)
+    scale = LONGEST_SIDE / max(width, height)
+    return max(96, round(width * scale)), max(96, round(height * scale))
+
+
+def _proportions(parameters: dict[str, Any]) -> tuple[float, float]:
+    asked: list[tuple[Any, Any]] = [(parameters.get("width"), parameters.get("height"))]
+    for name, between in (("aspect_ratio", ":"), ("size", "x")):
+        left, _, right = str(parameters.get(name)).partition(between)
+        asked.append((left, right))
+    for pair in asked:
+        try:
+            width, height = float(pair[0]), float(pair[1])
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if 0 < width < 1e6 and 0 < height < 1e6:
+            return width, height
+    return 1.0, 1.0
