@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from oxenbatch.errors import OxenbatchError, printable
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
 
 class AddressRefused(OxenbatchError):
     """An address that nothing is fetched from."""
@@ -28,7 +30,7 @@ def origin_of(url: str) -> str:
     """`scheme://host:port`, always with its port: two addresses share the key only where these are equal."""
     parts = parse(url)
     host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else 80
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -40,8 +42,11 @@ def shown(url: str) -> str:
 
 def after_redirect(url: str, location: str) -> str:
     """Where a redirect leads; `AddressRefused` where it leaves https."""
-    following = urljoin(url, location)
-    if not location or (url.startswith("https:") and not following.startswith("https:")):
+    try:
+        following = urljoin(url, location)
+    except ValueError as error:
+        raise AddressRefused("a redirect to what is no address") from error
+    if not location or (parse(url).scheme == "https" and parse(following).scheme != "https"):
         raise AddressRefused("a redirect to an address that is not https")
     return following
 
@@ -58,6 +63,13 @@ def is_loopback(url: str) -> bool:
 def is_public(address: str) -> bool:
     """Whether the IP address is one of the open internet."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_global
+        ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        # An IPv4 address in an IPv6 one's clothes leads where the IPv4 one leads.
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64 or int(ip) < 2**32:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast

@@ -8,31 +8,38 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from filelock import FileLock, Timeout
 
 from oxenbatch import __version__
+from oxenbatch.account import Account, AccountLimits, read_limits
 from oxenbatch.addresses import is_loopback
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
+from oxenbatch.download import hash_of
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, TryAgain, printable
 from oxenbatch.hub import Hub
-from oxenbatch.ledger import news, reads, runs, sends, staging
+from oxenbatch.jobs import JobState
+from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.clerk import ThreadClerk
+from oxenbatch.names import inside
 from oxenbatch.plan import Limits, Stop
+from oxenbatch.reserve import Reserve
 from oxenbatch.runner import ModelFacts, Runner, Summary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from decimal import Decimal
 
     from oxenbatch.catalog import Catalog
     from oxenbatch.clock import Clock
+    from oxenbatch.ledger.decisions import Aside
     from oxenbatch.manifest import Manifest
 
 LEDGER: Final = "ledger.db"
@@ -97,6 +104,7 @@ class Batch:
         limits: Limits,
         changed: staging.Changed = "stop",
         retry_failed: bool = False,
+        account_limits: AccountLimits | None = None,
         ledger: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -108,6 +116,7 @@ class Batch:
         self.limits = limits
         self.changed = changed
         self.retry_failed = retry_failed
+        self.account_limits = account_limits or read_limits()
         self.ledger_path = ledger or folder / LEDGER
         self.clock = clock or SystemClock()
         self._stack = ExitStack()
@@ -128,7 +137,7 @@ class Batch:
         if fresh:
             refuse_lost_ledger(self.folder)
         self._make_folder()
-        self._lock()
+        self._stack.enter_context(locked(self.folder, self.ledger_path))
         fresh = not self.ledger_path.exists()
         try:
             return self._stage()
@@ -148,27 +157,6 @@ class Batch:
             raise MachineError(f"cannot write into {printable(self.folder)}: {error.strerror or error}") from error
         self._made = missing
 
-    def _lock(self) -> None:
-        # The kernel's own lock: it goes with the process, however that ends, and no child inherits it.
-        lock = FileLock(self.folder / LOCK, timeout=0, fallback_to_soft=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise TryAgain(
-                f"another run works on {printable(self.folder)}{self._who()}; this one leaves it alone"
-            ) from None
-        except OSError as error:
-            raise MachineError(f"cannot lock {printable(self.folder)}: {error}") from error
-        self._stack.callback(lock.release)
-
-    def _who(self) -> str:
-        with suppress(OxenbatchError), Ledger.open(self.ledger_path) as ledger:
-            run = reads.last_run(ledger)
-            if run and run["ended_at"] is None:
-                since = dt.datetime.fromtimestamp(run["started_at"]).astimezone().isoformat(" ", "seconds")
-                return f" (process {run['pid']} on {printable(run['host'])}, since {since})"
-        return ""
-
     def _stage(self) -> Plan:
         with Ledger.open(self.ledger_path, create=True) as ledger:
             now = self.clock.wall()
@@ -185,13 +173,14 @@ class Batch:
                 staged = staging.stage(
                     ledger, self.manifest.rows(self.date, self.catalog), fingerprint, self._terms(now)
                 )
-                self._set_aside(staged)
+                move_aside(self.folder, staged.set_aside)
             with ledger.immediate():
-                for sample_id in (*news.unfetchable(ledger), *self._lost_files(ledger)):
+                for sample_id in (*news.unfetchable(ledger), *lost_files(ledger, self.folder)):
                     news.fetch_again(ledger, sample_id, at=now, note="a new run tries again")
                 sends.allow_attempts(ledger, self.limits.attempts)
                 if self.retry_failed:
-                    sends.retry(ledger, sends.failed(ledger), attempts=self.limits.attempts, at=now)
+                    failed = decisions.choose(ledger, [JobState.FAILED])
+                    decisions.retry(ledger, failed, attempts=self.limits.attempts, at=now)
             counts = {str(state): count for state, count in reads.counts(ledger).items()}
         return Plan(self.folder, self.ledger_path, staged, counts)
 
@@ -206,25 +195,6 @@ class Batch:
 
     def _model(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the catalogue's Model or None
         return self.catalog.get(name) if self.catalog else None
-
-    def _set_aside(self, staged: staging.Staged) -> None:
-        for was, becomes in zip(staged.set_aside, staged.moved_to, strict=True):
-            with suppress(FileNotFoundError):
-                (self.folder / becomes).parent.mkdir(exist_ok=True)
-                (self.folder / was).rename(self.folder / becomes)
-
-    def _lost_files(self, ledger: Ledger) -> list[int]:
-        """Samples whose file is gone, or has another size, than when it was put there."""
-        sizes: dict[str, dict[str, int]] = {}
-        lost: list[int] = []
-        for sample_id, file, size in reads.files(ledger):
-            folder, _, name = file.rpartition("/")
-            if folder not in sizes:
-                sizes.clear()  # files of a folder come together: one folder's sizes at a time is enough
-                sizes[folder] = sizes_in(self.folder / folder)
-            if sizes[folder].get(name) != size:
-                lost.append(sample_id)
-        return lost
 
     def _unmake(self) -> None:
         """A manifest that cannot be used leaves nothing behind."""
@@ -256,8 +226,13 @@ class Batch:
         with Ledger.open(self.ledger_path) as ledger:
             run_id = runs.begin_run(ledger, version=__version__, at=self.clock.wall())
         try:
-            with ThreadClerk(self.ledger_path) as clerk:
-                summary = asyncio.run(self._run(clerk, run_id, plan, watcher))
+            with ExitStack() as held:
+                reserve = held.enter_context(Reserve(self.folder))
+                account = held.enter_context(
+                    Account(self.access.name, self.ledger_path, at=self.clock.wall(), limits=self.account_limits)
+                )
+                clerk = held.enter_context(ThreadClerk(self.ledger_path, reserve))
+                summary = asyncio.run(self._run(clerk, account, reserve, run_id, plan, watcher))
         except BaseException as error:
             code = error.exit_code if isinstance(error, OxenbatchError) else 1
             with suppress(Exception), Ledger.open(self.ledger_path) as ledger:
@@ -271,7 +246,15 @@ class Batch:
                 runs.mark_viewed(ledger, newest)
         return summary
 
-    async def _run(self, clerk: ThreadClerk, run_id: int, plan: Plan, watcher: Watcher | None) -> Summary:
+    async def _run(
+        self,
+        clerk: ThreadClerk,
+        account: Account,
+        reserve: Reserve,
+        run_id: int,
+        plan: Plan,
+        watcher: Watcher | None,
+    ) -> Summary:
         async with Hub(
             self.access.url,
             self.access.key,
@@ -287,6 +270,8 @@ class Batch:
                 run_id=run_id,
                 models=self._model_facts(),
                 clock=self.clock,
+                account=account,
+                reserve=reserve,
             )
             loop = asyncio.get_running_loop()
             for number, stop in ((signal.SIGINT, Stop.SIGINT), (signal.SIGTERM, Stop.SIGTERM)):
@@ -306,9 +291,111 @@ class Batch:
         if not self.catalog:
             return {}
         return {
-            model.id: ModelFacts(video=model.media_type == "video", per_post=model.max_generations)
+            model.id: ModelFacts(model.media_type == "video", model.max_generations, model.schema is not None)
             for model in self.catalog.models
         }
+
+
+@contextmanager
+def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
+    """Nobody else works on this folder meanwhile; `TryAgain` at once, and who it is, where somebody does."""
+    # The kernel's own lock: it goes with the process, however that ends, and no child inherits it.
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = _who_works(ledger_path)
+        raise TryAgain(f"another run works on {printable(folder)}{who}; this one leaves it alone") from None
+    except OSError as error:
+        raise MachineError(f"cannot lock {printable(folder)}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _who_works(ledger_path: Path) -> str:
+    with suppress(OxenbatchError), Ledger.open(ledger_path) as ledger:
+        run = reads.last_run(ledger)
+        if run and run["ended_at"] is None:
+            since = dt.datetime.fromtimestamp(run["started_at"]).astimezone().isoformat(" ", "seconds")
+            return f" (process {run['pid']} on {printable(run['host'])}, since {since})"
+    return ""
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def move_aside(folder: Path, moves: Iterable[Aside]) -> None:
+    """Results that were put aside lie where the ledger says."""
+    for move in moves:
+        with suppress(FileNotFoundError):
+            inside(folder, move.becomes).parent.mkdir(exist_ok=True)
+            inside(folder, move.was).rename(inside(folder, move.becomes))
+
+
+def lost_files(ledger: Ledger, folder: Path) -> list[int]:
+    """Samples whose file is gone, or has another size, than when it was put there."""
+    sizes: dict[str, dict[str, int]] = {}
+    lost: list[int] = []
+    for sample_id, file, size in reads.files(ledger):
+        parent, _, name = file.rpartition("/")
+        if parent not in sizes:
+            sizes.clear()  # files of a folder come together: one folder's sizes at a time is enough
+            sizes[parent] = sizes_in(folder / parent)
+        if sizes[parent].get(name) != size:
+            lost.append(sample_id)
+    return lost
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not as it was."""
+
+    sample_id: int
+    file: str
+    what: Literal["missing", "damaged"]
+
+
+def check_files(ledger: Ledger, folder: Path) -> list[Damage]:
+    """Every file of the batch that is gone, or whose bytes are not those that were put there."""
+    damage: list[Damage] = []
+    for sample_id, file, sha256 in reads.hashes(ledger):
+        try:
+            path = inside(folder, file)
+            if path.is_symlink() or hash_of(path) != sha256:
+                damage.append(Damage(sample_id, file, "damaged"))
+        except FileNotFoundError:
+            damage.append(Damage(sample_id, file, "missing"))
+        except (OSError, ValueError):
+            damage.append(Damage(sample_id, file, "damaged"))
+    return damage
+
+
+def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> Summary:
+    """The paid files are fetched again, and nothing is sent."""
+    folder = ledger_path.parent
+    clock = SystemClock()
+    with locked(folder, ledger_path):
+        with Ledger.open(ledger_path) as ledger, ledger.immediate():
+            for one in damage:
+                with suppress(OSError, ValueError):
+                    inside(folder, one.file).unlink()
+                news.fetch_again(ledger, one.sample_id, at=clock.wall(), note=f"its file is {one.what}")
+            run_id = runs.begin_run(ledger, version=__version__, at=clock.wall())
+
+        async def fetch() -> Summary:
+            async with Hub(access.url, access.key, clock=clock) as hub:
+                runner = Runner(clerk=clerk, hub=hub, folder=folder, limits=Limits(), run_id=run_id, models={},
+                                clock=clock, sending=False)  # fmt: skip
+                return await runner.run()
+
+        with ThreadClerk(ledger_path) as clerk:
+            summary = asyncio.run(fetch())
+        with Ledger.open(ledger_path) as ledger:
+            runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=clock.wall())
+            write_metadata(ledger, folder)
+        return summary
 
 
 def sizes_in(folder: Path) -> dict[str, int]:

@@ -209,6 +209,28 @@ class Hub:
         query = {**filters, "page": str(page), "page_size": str(page_size)}
         return _read(read_page, await self._get("/ai/generations", query))
 
+    async def history_since(self, since: float, wanted: set[str] | None = None) -> list[Generation]:
+        """The account's rows since then, by the hub's clock; with `wanted`, only as far as those are found.
+
+        Complete, or `HubTrouble`. Stops at older rows only while the pages are seen to run from new to old.
+        """
+        rows: dict[str, Generation] = {}
+        namespace = self.target.namespace if self.target else None
+        size = ACCOUNT_PAGE if wanted is None else min(ACCOUNT_PAGE, max(50, 2 * len(wanted)))
+        page, newest_first, last = 1, True, float("inf")
+        while True:
+            answer = await self.history(page, page_size=size, namespace=namespace)
+            for generation in answer.generations:
+                rows[generation.generation_id] = generation
+                at = generation.enqueued_at
+                if at is not None:
+                    newest_first = newest_first and at <= last
+                    last = at
+            past = newest_first and last < since
+            if page >= answer.pages or past or (wanted is not None and wanted <= rows.keys()):
+                return [row for row in rows.values() if wanted is None or row.generation_id in wanted]
+            page += 1
+
     async def generation(self, generation_id: str) -> Generation:
         """One generation, whatever its status; `NotFound` where the hub knows it in neither of its places."""
         try:

@@ -6,6 +6,7 @@ is made. Times are seconds of whatever clock the caller uses throughout; only di
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal
@@ -14,7 +15,7 @@ from oxenbatch.jobs import PER_POST
 from oxenbatch.wire import Answer, Cause, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from decimal import Decimal
 
 OPEN_POSTS: Final = 16  # httpx scans its pool for every request: more connections cost more CPU than they save
@@ -42,6 +43,8 @@ class Limits:
     wait: bool = True
     fail_fast: bool = False
     on_unknown: Literal["hold", "resubmit"] = "hold"
+    canary: Literal["unknown", "all", "none"] = "unknown"
+    """Which models have their first row made before the rest is released: those without a schema, all, or none."""
 
 
 class Stop(Enum):
@@ -50,7 +53,7 @@ class Stop(Enum):
     SIGINT = 130
     SIGTERM = 143
     KEY = 77
-    DISK = 74
+    DISK = (74, "the disk is nearly full")
     OUTAGE = 69
     DEADLINE = 75
     FAIL_FAST = 3
@@ -58,6 +61,7 @@ class Stop(Enum):
     COST = (5, "max-cost is reached")
     UNPRICED = (5, "a model has no known price, so max-cost cannot be kept; --allow-unpriced sends it all the same")
     SENDS = (5, "limit-sends is reached")
+    DAY = (5, "max_cost_per_day is reached, over all batches of today")
 
     @property
     def exit_code(self) -> int:
@@ -65,12 +69,14 @@ class Stop(Enum):
         return self.value[0] if isinstance(self.value, tuple) else int(self.value)
 
     @property
+    def words(self) -> str:
+        """The sentence that tells it, where it has one of its own."""
+        return self.value[1] if isinstance(self.value, tuple) else ""
+
+    @property
     def at_once(self) -> bool:
         """Whether the run leaves without waiting for what the hub still makes."""
         return self in (Stop.SIGINT, Stop.SIGTERM, Stop.KEY, Stop.DISK, Stop.OUTAGE)
-
-
-BLOCKS: Final = {"cost": Stop.COST, "unpriced": Stop.UNPRICED, "sends": Stop.SENDS}
 
 
 # -- what to send -------------------------------------------------------------------------------------------------
@@ -87,11 +93,26 @@ class Due:
     estimate_nanos: int | None
 
 
-def rooms(models: Iterable[str], active: Mapping[str, int], limits: Limits) -> dict[str, int]:
-    """How many more samples of each model may become active at the hub; models without room are left out."""
+def rooms(
+    models: Iterable[str],
+    active: Mapping[str, int],
+    limits: Limits,
+    *,
+    single: Container[str] = (),
+    paused: Container[str] = (),
+) -> dict[str, int]:
+    """How many more samples of each model may become active at the hub; models without room are left out.
+
+    `single`: models that are being tried with one sample at a time; `paused`: models that get nothing now.
+    """
     free = limits.concurrency - sum(active.values())
-    room = {m: min(free, limits.models.get(m, limits.concurrency) - active.get(m, 0)) for m in models}
-    return {model: count for model, count in room.items() if count > 0}
+    room: dict[str, int] = {}
+    for model in models:
+        most = 0 if model in paused else 1 if model in single else limits.models.get(model, limits.concurrency)
+        left = min(free, most - active.get(model, 0))
+        if left > 0:
+            room[model] = left
+    return room
 
 
 def picks(
@@ -159,9 +180,11 @@ def after_answer(lane: Lane, answer: Answer, now: float, jitter: float) -> Lane:
         width = min(OPEN_POSTS, lane.width + 1) if calm >= lane.width else lane.width
         return replace(lane, troubles=0, recent=recent, calm=0 if width != lane.width else calm, width=width)
     troubles = lane.troubles + 1
-    pause = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (troubles - 1)) * (1 + jitter / 2)
+    # 2**1024 is no float: a hub that answers 429 for a night would end the run by its number of answers.
+    pause = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** min(troubles - 1, 10)) * (1 + jitter / 2)
     if answer.cause is Cause.RATE:
-        wait = pause if answer.retry_after_s is None else answer.retry_after_s * (1 + jitter / 10)
+        told = answer.retry_after_s
+        wait = pause if told is None else max(PAUSE_FIRST_S, told) * (1 + jitter / 10)  # `Retry-After: 0` is no licence
         opens_at = max(lane.opens_at, now + wait)
         return replace(lane, width=max(1, lane.width // 2), opens_at=opens_at, troubles=troubles, recent=recent, calm=0)
     if unknown:
@@ -171,6 +194,47 @@ def after_answer(lane: Lane, answer: Answer, now: float, jitter: float) -> Lane:
             return replace(lane, width=1, opens_at=opens_at, troubles=troubles, recent=(), calm=0)
         return replace(lane, troubles=troubles, recent=recent)
     return replace(lane, width=1, opens_at=max(lane.opens_at, now + pause), troubles=troubles, recent=recent, calm=0)
+
+
+# -- models that are broken -----------------------------------------------------------------------------------------
+
+SAME_IN_A_ROW: Final = 5
+BREAK_FIRST_S: Final = 300.0
+BREAK_MAX_S: Final = 3600.0
+_VARYING: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Whether one model is worth sending to: other models are not concerned."""
+
+    streak: int = 0
+    """Failures in a row with the same words, which the rows are not to blame for."""
+    words: str = ""
+    opens_at: float = 0.0
+    pause_s: float = 0.0
+
+    @property
+    def probing(self) -> bool:
+        """It has paused, and what comes next is one probe at a time."""
+        return self.pause_s > 0
+
+
+def after_end(breaker: Breaker, trouble: str | None, now: float) -> Breaker:
+    """The breaker after one more generation of its model ended: well (None), or in passing trouble with these words.
+
+    After five in a row with the same words the model pauses for 5 minutes, doubled with each failed probe to an hour.
+    """
+    if trouble is None:
+        return Breaker()
+    words = _VARYING.sub("#", trouble)  # the same trouble, whatever its request's number or its seconds
+    streak = breaker.streak + 1 if words == breaker.words else 1
+    if streak < SAME_IN_A_ROW:
+        return replace(breaker, streak=streak, words=words)
+    if now < breaker.opens_at:
+        return breaker  # it had been sent before the pause began
+    pause_s = min(BREAK_MAX_S, max(BREAK_FIRST_S, 2 * breaker.pause_s))
+    return Breaker(SAME_IN_A_ROW - 1, words, now + pause_s, pause_s)
 
 
 # -- when to look -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from oxenbatch.wire import Generation, echoes
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 3.0  # `enqueued_at` and `Date` are whole seconds, and one answer's way back is part of the reckoning
 SCANS_THAT_PROVE: Final = 2
+DOUBT_S: Final = 60.0  # machines of one hub may disagree about the time: a row so near the window proves no absence
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,25 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """An open send of another ledger of this user's, with a request of ours: older ones take their rows first."""
+
+    request_hash: str
+    intent_at: float
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What this user's other ledgers have to do with the rows at hand."""
+
+    owned: frozenset[str] = frozenset()
+    rivals: tuple[Rival, ...] = ()
+    posting: frozenset[str] = frozenset()
+    """Requests with a POST under way there: its row must not be taken for ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What one scan says of one open submission; adopt `ids` whatever else it says."""
 
@@ -57,8 +78,8 @@ class Verdict:
 
 
 def window_start(opens: Iterable[Open]) -> float:
-    """The hub's time before which no row can belong to any of them."""
-    return min(one.intent_at for one in opens) - SLACK_S
+    """The hub's time before which no row can belong to any of them, not even by a clock that is somewhat wrong."""
+    return min(one.intent_at for one in opens) - DOUBT_S
 
 
 def scan_due_at(opens: Iterable[Open], settle_s: float) -> float:
@@ -67,62 +88,160 @@ def scan_due_at(opens: Iterable[Open], settle_s: float) -> float:
 
 
 def judge(
-    opens: Sequence[Open], rows: Sequence[Generation], owned: set[str], *, now: float, settle_s: float, by_token: bool
+    opens: Sequence[Open],
+    rows: Sequence[Generation],
+    owned: set[str],
+    *,
+    now: float,
+    settle_s: float,
+    by_token: bool,
+    elsewhere: Elsewhere = Elsewhere(),
+    under_way: Sequence[Open] = (),
 ) -> list[Verdict]:
     """One verdict for each open submission, from one complete scan that began at the hub's time `now`.
 
-    `owned` are ids that belong to this ledger or another of this user's. `by_token`: the manifest sets a target, so
-    a row says itself whose it is.
+    `owned` are ids that belong to this ledger. `by_token`: the manifest sets a target, so a row says itself whose
+    it is. `elsewhere` was asked after the scan, so that no POST of another ledger can have slipped in between; so
+    was `under_way`, this ledger's sends that are still being answered: a row that may be theirs is left to them.
     """
-    free = [row for row in rows if row.generation_id not in owned]
+    free = _oldest_first(r for r in rows if r.generation_id not in owned and r.generation_id not in elsewhere.owned)
     if by_token:
         return [_judge_by_token(one, free, now, settle_s) for one in opens]
-    verdicts: list[Verdict] = []
-    pools: dict[str, list[Open]] = defaultdict(list)
-    for one in sorted(opens, key=lambda one: (one.intent_at, one.submission_id)):
-        pools[one.request_hash].append(one)
-    for pool in pools.values():
-        verdicts += _judge_pool(pool, free, now, settle_s)
-    return verdicts
+    busy = _pools(under_way, free, Elsewhere(), inf)
+    theirs = {row.generation_id for pool in busy for row in (*pool.rows, *pool.doubts)}
+    pools = _pools(opens, free, elsewhere, settle_s)
+    taken = _share_out(pools, theirs)
+    return [verdict for pool in pools for verdict in _judge_pool(pool, taken, theirs, now, settle_s)]
 
 
 def _judge_by_token(one: Open, free: Sequence[Generation], now: float, settle_s: float) -> Verdict:
-    mine = [row for row in free if row.directory and row.directory.rstrip("/").rsplit("/", 1)[-1] == one.token]
-    ids = tuple(row.generation_id for row in _oldest_first(mine)[: one.waiting])
-    return Verdict(one.submission_id, ids, _scans(one, ids, now, settle_s))
+    mine = [row for row in free if row.directory and one.token in row.directory.split("/")]
+    ids = tuple(row.generation_id for row in mine[: one.waiting])
+    scans = _scans(one, now, settle_s, short=len(ids) < one.waiting, found=bool(ids))
+    # The echo is missing: rows that could be this send's, and do not say into which directory they go.
+    begin, end = one.intent_at - DOUBT_S, one.ended_at + settle_s + DOUBT_S
+    silent = [r for r in free if not r.directory and _is_within(r, begin, end)]
+    doubts = sum(echoes(row, one.model, one.parameters) is not False for row in silent) if scans else 0
+    return Verdict(one.submission_id, ids, 0 if doubts else scans, _silence(doubts) if doubts else "")
 
 
-def _judge_pool(pool: Sequence[Open], free: Sequence[Generation], now: float, settle_s: float) -> list[Verdict]:
-    first = pool[0]
-    begin = window_start(pool)
-    end = max(one.ended_at for one in pool) + settle_s + SLACK_S
-    found: list[Generation] = []
-    silent = 0
-    for row in _oldest_first(free):
-        if row.enqueued_at is not None and not begin <= row.enqueued_at <= end:
-            continue
-        same = echoes(row, first.model, first.parameters)
-        if same:
-            found.append(row)
-        silent += same is None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pool:
+    """The open sends of one request, which are interchangeable, and the rows that may be theirs."""
+
+    opens: list[Open]
+    rivals: list[Rival]
+    is_posted_elsewhere: bool
+    rows: list[Generation]
+    """In the window, and made by this request."""
+    doubts: list[Generation]
+    """Perhaps made by this request, or by it and just outside the window."""
+
+    @property
+    def wanted(self) -> int:
+        return sum(one.waiting for one in self.opens) + sum(rival.waiting for rival in self.rivals)
+
+    @property
+    def said(self) -> int:
+        """How much the request says: one that says more is met by fewer rows, so it chooses first."""
+        return sum(value is not None for value in self.opens[0].parameters.values())
+
+
+def _pools(opens: Iterable[Open], free: Sequence[Generation], elsewhere: Elsewhere, settle_s: float) -> list[_Pool]:
+    by_hash: dict[str, list[Open]] = defaultdict(list)
+    for one in sorted(opens, key=lambda one: (one.intent_at, one.submission_id)):
+        by_hash[one.request_hash].append(one)
+    pools = []
+    for hashed, members in by_hash.items():
+        first = members[0]
+        begin, end = first.intent_at - SLACK_S, max(one.ended_at for one in members) + settle_s + SLACK_S
+        pool = _Pool(members, [r for r in elsewhere.rivals if r.request_hash == hashed], hashed in elsewhere.posting,
+                     [], [])  # fmt: skip
+        for row in free:
+            if not _is_within(row, begin - DOUBT_S, end + DOUBT_S):
+                continue
+            same, inside = echoes(row, first.model, first.parameters), _is_within(row, begin, end)
+            if same and inside:
+                pool.rows.append(row)
+            elif same or (same is None and inside):
+                pool.doubts.append(row)
+        pools.append(pool)
+    return pools
+
+
+def _share_out(pools: Iterable[_Pool], theirs: set[str]) -> dict[str, _Pool]:
+    """Which pool each row goes to, but for `theirs`: none to two, and as many as can be.
+
+    A row echoes every request that says no more than its own did (`{prompt}` and `{prompt, seed}`, and the hub fills
+    in defaults). Given to both, one of the two sends would later be "proved absent", and paid twice; so would one
+    whose only row went to a request that another row meets as well, hence the exchange.
+    """
+    taken: dict[str, _Pool] = {}
+
+    def claim(pool: _Pool, asked: set[int]) -> bool:
+        rows = [row.generation_id for row in pool.rows if row.generation_id not in theirs]
+        if (row := next((row for row in rows if row not in taken), None)) is not None:
+            taken[row] = pool
+            return True
+        for row in rows:
+            holder = taken[row]
+            if id(holder) not in asked:
+                asked.add(id(holder))
+                if claim(holder, asked):
+                    taken[row] = pool
+                    return True
+        return False
+
+    for pool in sorted(pools, key=lambda pool: -pool.said):
+        for _ in range(pool.wanted):
+            if not claim(pool, {id(pool)}):
+                break
+    return taken
+
+
+def _judge_pool(pool: _Pool, taken: dict[str, _Pool], theirs: set[str], now: float, settle_s: float) -> list[Verdict]:
+    if pool.is_posted_elsewhere:
+        return [Verdict(one.submission_id, (), one.absent_scans) for one in pool.opens]
+    rows = [row for row in pool.rows if taken.get(row.generation_id) is pool]
+    found = bool(rows)
+    silent = sum(row.generation_id not in taken and row.generation_id not in theirs for row in pool.doubts)
+    # Whose a row is that a POST under way may have made is known when that is answered.
+    disputed = any(row.generation_id in theirs for row in (*pool.rows, *pool.doubts))
+    elder = sorted(pool.rivals, key=lambda rival: rival.intent_at)
+    left_to_rivals = 0
     verdicts: list[Verdict] = []
-    for one in pool:
-        ids = tuple(row.generation_id for row in found[: one.waiting])
-        del found[: one.waiting]
-        scans = _scans(one, ids, now, settle_s)
+    for one in pool.opens:
+        while elder and elder[0].intent_at < one.intent_at:
+            share = elder.pop(0).waiting
+            left_to_rivals += len(rows[:share])
+            del rows[:share]
+        ids = tuple(row.generation_id for row in rows[: one.waiting])
+        del rows[: one.waiting]
+        short = len(ids) < one.waiting
+        scans = 0 if disputed else _scans(one, now, settle_s, short=short, found=found)
+        why = ""
         if scans and silent:
-            why = f"{silent} rows at the hub could be this send's, and do not say which request made them"
-            verdicts.append(Verdict(one.submission_id, ids, undecidable=why))
-        else:
-            verdicts.append(Verdict(one.submission_id, ids, scans))
+            why = _silence(silent)
+        elif scans and left_to_rivals:
+            why = f"{left_to_rivals} rows at the hub may be this send's, or an older one's of another ledger of yours"
+        verdicts.append(Verdict(one.submission_id, ids, 0 if why else scans, why))
     return verdicts
 
 
-def _scans(one: Open, ids: Sequence[str], now: float, settle_s: float) -> int:
-    if len(ids) >= one.waiting or now < one.ended_at + settle_s:
+def _is_within(row: Generation, begin: float, end: float) -> bool:
+    return row.enqueued_at is None or begin <= row.enqueued_at <= end
+
+
+def _silence(count: int) -> str:
+    return f"{count} rows at the hub could be this send's, and do not say clearly which request made them"
+
+
+def _scans(one: Open, now: float, settle_s: float, *, short: bool, found: bool) -> int:
+    if not short or now < one.ended_at + settle_s:
         return 0
-    return 1 if ids else one.absent_scans + 1  # a scan that found some of it does not agree with one that found none
+    return 1 if found else one.absent_scans + 1  # a scan that found some of them does not agree with one that had none
 
 
 def _oldest_first(rows: Iterable[Generation]) -> list[Generation]:
-    return sorted(rows, key=lambda row: (row.enqueued_at or 0.0, row.generation_id))
+    """Rows by their age; one that does not say when it was made comes last, since the others are likelier ours."""
+    return sorted(rows, key=lambda r: (r.enqueued_at is None, r.enqueued_at or 0.0, r.generation_id))

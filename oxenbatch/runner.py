@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from oxenbatch.account import Account
     from oxenbatch.clock import Clock
     from oxenbatch.jobs import Intent
     from oxenbatch.ledger.book import Ledger
     from oxenbatch.ledger.clerk import Clerk
     from oxenbatch.ledger.news import Fetch
+    from oxenbatch.reserve import Reserve
 
 DRAIN_S: Final = 15.0  # open POSTs may answer for so long after Ctrl-C
 LIST_LAG_S: Final = 5.0  # a fresh generation may be missing from the hub's lists for a moment
@@ -44,6 +47,7 @@ RECONNECT_MAX_S: Final = 30.0
 SCAN_PAUSE_MAX_S: Final = 15.0
 LOOK_UP_SINGLY: Final = 3  # more than that are looked up together, in the paged history
 HEARTBEAT_S: Final = 5.0
+OTHERS_S: Final = 1.0
 CHARGES_AT_ONCE: Final = 1000
 
 
@@ -97,6 +101,8 @@ class ModelFacts:
 
     video: bool = False
     per_post: int = 4
+    has_schema: bool = True
+    """The catalogue says what the model takes: without that, its first row goes alone."""
 
 
 @dataclass(slots=True)
@@ -154,6 +160,9 @@ class Runner:
         models: Mapping[str, ModelFacts],
         clock: Clock,
         blocking: Blocking | None = None,
+        account: Account | None = None,
+        reserve: Reserve | None = None,
+        sending: bool = True,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.clerk = clerk
@@ -169,7 +178,15 @@ class Runner:
         self._run_id = run_id
         self._downloads = Downloads(hub, folder, clock, blocking or Blocking())
         self._jitter = jitter
+        self._account = account
+        self._reserve = reserve
+        self._sending = sending
         self._lane = plan.Lane()
+        self._breakers: dict[str, plan.Breaker] = {}
+        self._proven: set[str] = set()
+        """Models whose first row has been made, where that is waited for."""
+        self._given_up: set[str] = set()
+        """Models whose first row failed, so that their others are not sent."""
         self._open_posts = 0
         self._could_send = True
         self._fetching: set[int] = set()
@@ -222,7 +239,8 @@ class Runner:
                     self.limits.deadline_s, self.stop, Stop.DEADLINE, "the deadline has come"
                 )
             await self._begin()
-            stages.create_task(self._send(), name="send")
+            if self._sending:
+                stages.create_task(self._send(), name="send")
             fetching = stages.create_task(self._fetch(), name="fetch")
             watching = stages.create_task(self._watch(), name="watch")
             await self._conduct()
@@ -253,10 +271,10 @@ class Runner:
         """Return when nothing is left that this run may do."""
         while True:
             mark = self.bell.mark
-            self.facts, self.moved = await self.clerk.do(reads.facts_and_moves)
+            self.facts, self.moved = await self.clerk.do(reads.facts_and_moves, tuple(self._given_up))
             self._check_outage()
             if plan.is_over(
-                self.facts,
+                self.facts if self._sending else replace(self.facts, pending=False),
                 self.stops,
                 wait=self.limits.wait,
                 could_send=self._could_send,
@@ -296,22 +314,53 @@ class Runner:
                     self._open_posts += 1
                     posts.create_task(self._post(intent), name=f"post {intent.submission_id}")
                 if authorised.blocked:
-                    stop = plan.BLOCKS[authorised.blocked]
-                    self.stop(stop, stop.value[1] if isinstance(stop.value, tuple) else "")
+                    self.stop(authorised.blocked, authorised.blocked.words)  # collecting goes on
                 elif not authorised.intents:
-                    due_at = await self.clerk.do(sends.next_due_at)
                     if could and not self._could_send:
                         self.bell.ring()  # with --no-wait the run may be over now
-                    await self.bell.wait(mark, None if due_at is None else max(0.05, due_at - self.hub.time.now()))
+                    await self.bell.wait(mark, await self._next_send_in())
+
+    async def _next_send_in(self) -> float | None:
+        """Seconds until something may be due that is not due now, if nothing happens before; None where nothing is."""
+        due_at = await self.clerk.do(sends.next_due_at)
+        now = self.clock.monotonic()
+        waits = [breaker.opens_at - now for breaker in self._breakers.values() if breaker.opens_at > now]
+        if self._account and self._account.is_limited:
+            waits.append(OTHERS_S)  # no bell rings here when another run gives a place back
+        waits += [] if due_at is None else [max(0.05, due_at - self.hub.time.now())]
+        return min(waits, default=None)
 
     def _authorise(self, ledger: Ledger, posts: int) -> sends.Authorised:
         """Choose what to post now, and record the intents: one look, one commit."""
-        now = self.hub.time.now()
         active = sends.active_by_model(ledger)
+        if self._reserve and self._reserve.is_short(sum(active.values())):
+            return sends.Authorised([], Stop.DISK)
+        if not self._account or not self._account.is_limited:
+            return self._choose(ledger, active, posts, None, None)
+        day = dt.datetime.fromtimestamp(self.clock.wall()).astimezone().date().isoformat()
+        committed = reads.committed_nanos(ledger)
+        with self._account.reserving(sum(active.values()), committed, day) as room:
+            authorised = self._choose(ledger, active, posts, room.places, room.nanos)
+            room.taken = sum(intent.count for intent in authorised.intents)
+            room.nanos_taken = authorised.nanos
+        return authorised
+
+    def _choose(
+        self, ledger: Ledger, active: Mapping[str, int], posts: int, places: int | None, nanos: int | None
+    ) -> sends.Authorised:
+        """The intents of up to `posts` POSTs, within what the account leaves in places and nanodollars."""
+        now = self.hub.time.now()
         free = self.limits.concurrency - sum(active.values())
+        if places is not None:
+            free = min(free, places)
         if posts <= 0 or free <= 0:
             return sends.Authorised([])
-        room = plan.rooms(sends.models_due(ledger), active, self.limits)
+        models = sends.models_due(ledger)
+        untried = {model for model in models if self._is_canary(ledger, model)}
+        moment = self.clock.monotonic()
+        paused = {model for model, breaker in self._breakers.items() if moment < breaker.opens_at} | self._given_up
+        probing = {model for model, breaker in self._breakers.items() if breaker.probing}
+        room = plan.rooms(models, active, self.limits, single=untried | probing, paused=paused)
         due = sends.due(ledger, room, now)
         per_post = {model: facts.per_post for model, facts in self.models.items()}
         chosen = plan.picks(due, room, free, posts, per_post)
@@ -321,8 +370,22 @@ class Runner:
             to_nanos(self.limits.max_cost),
             self.limits.allow_unpriced,
             None if left is None else left - runs.sends_of(ledger, self._run_id),
+            nanos,
         )
         return sends.authorise(ledger, chosen, caps, at=now, run_id=self._run_id)
+
+    def _is_canary(self, ledger: Ledger, model: str) -> bool:
+        """Whether the model's first row has still to show that the others are worth sending."""
+        facts = self.models.get(model)
+        wanted = self.limits.canary == "all" or (self.limits.canary == "unknown" and not (facts and facts.has_schema))
+        if not wanted or model in self._proven:
+            return False
+        made = sends.canary_of(ledger, model)
+        if made:
+            self._proven.add(model)
+        elif made is False:
+            self._given_up.add(model)
+        return not made
 
     async def _post(self, intent: Intent) -> None:
         answer = await self.hub.enqueue(intent)
@@ -397,6 +460,9 @@ class Runner:
             self.stop(Stop.CREDITS, "a generation failed for want of credits")
         elif told.cause is Cause.KEY:
             self.stop(Stop.KEY, "a generation failed since the key is refused")
+        for end in told.ends:
+            breaker = self._breakers.get(end.model, plan.Breaker())
+            self._breakers[end.model] = plan.after_end(breaker, end.trouble, self.clock.monotonic())
         if told.failed and self.limits.fail_fast:
             self.stop(Stop.FAIL_FAST, "a generation failed")
         if told.moved:
@@ -406,7 +472,7 @@ class Runner:
         """What became of generations that are not in the active list: many at once, through the paged history."""
         found: list[Generation] = []
         if len(gone) > LOOK_UP_SINGLY:
-            found = await self._history(min(gone.values()), set(gone))
+            found = await self.hub.history_since(min(gone.values()) - reconcile.SLACK_S, set(gone))
         for generation_id in list(gone.keys() - {g.generation_id for g in found})[: LOOK_UP_SINGLY * 4]:
             try:
                 found.append(await self.hub.generation(generation_id))
@@ -417,28 +483,6 @@ class Runner:
         if any(g.completed_at is not None and g.completed_at < began - 2.0 for g in ends):
             self._events_missed, self._events_trusted = True, False
         await self._apply(found)
-
-    async def _history(self, since: float, wanted: set[str] | None = None) -> list[Generation]:
-        """The account's rows since then, by the hub's clock; with `wanted`, only as far as those are found.
-
-        Complete, or `HubTrouble`. Stops at older rows only while the pages are seen to run from new to old.
-        """
-        rows: dict[str, Generation] = {}
-        namespace = self.hub.target.namespace if self.hub.target else None
-        size = 1000 if wanted is None else min(1000, max(50, 2 * len(wanted)))
-        page, newest_first, last = 1, True, float("inf")
-        while True:
-            answer = await self.hub.history(page, page_size=size, namespace=namespace)
-            for generation in answer.generations:
-                rows[generation.generation_id] = generation
-                at = generation.enqueued_at
-                if at is not None:
-                    newest_first = newest_first and at <= last
-                    last = at
-            past = newest_first and last < since - reconcile.SLACK_S
-            if page >= answer.pages or past or (wanted is not None and wanted <= rows.keys()):
-                return [g for g in rows.values() if wanted is None or g.generation_id in wanted]
-            page += 1
 
     async def _cancel_overdue(self, listed: list[Generation], watched: Mapping[str, float]) -> None:
         """A generation that takes longer than the timeout is cancelled at the hub; what it became is then asked."""
@@ -466,18 +510,9 @@ class Runner:
         if not opens:
             return
         began = self.hub.time.now()
-        rows = {g.generation_id: g for g in await self._history(reconcile.window_start(opens))}
+        rows = {g.generation_id: g for g in await self.hub.history_since(reconcile.window_start(opens))}
         rows |= {g.generation_id: g for g in await self.hub.active() if g.generation_id not in rows}
-        owned = await self.clerk.do(sends.owned, rows)
-        verdicts = reconcile.judge(
-            opens,
-            list(rows.values()),
-            owned,
-            now=began,
-            settle_s=self.limits.settle_s,
-            by_token=self.hub.target is not None,
-        )
-        await self.clerk.do(self._settle, verdicts)
+        verdicts = await self.clerk.do(self._judge, opens, rows, began)
         # The scan that can prove absence comes when the settle time is over, and the one that agrees a second later.
         due_in = reconcile.scan_due_at(opens, self.limits.settle_s) - began
         if any(verdict.scans == 1 for verdict in verdicts):
@@ -485,6 +520,23 @@ class Runner:
         elif due_in > 0:
             self._scan_at = min(self._scan_at, self.clock.monotonic() + due_in + 0.1)
         self.bell.ring()
+
+    def _judge(
+        self, ledger: Ledger, opens: list[reconcile.Open], rows: Mapping[str, Generation], began: float
+    ) -> list[reconcile.Verdict]:
+        """Every open send is as the scan that began then shows it; the verdicts."""
+        siblings = self._account.siblings() if self._account else ()
+        verdicts = reconcile.judge(
+            opens,
+            list(rows.values()),
+            sends.owned(ledger, rows),
+            now=began,
+            settle_s=self.limits.settle_s,
+            by_token=self.hub.target is not None,
+            elsewhere=sends.elsewhere(siblings, rows, {one.request_hash for one in opens}),
+        )
+        self._settle(ledger, verdicts)
+        return verdicts
 
     def _settle(self, ledger: Ledger, verdicts: list[reconcile.Verdict]) -> None:
         now = self.hub.time.now()
@@ -526,7 +578,7 @@ class Runner:
 
     async def _hear(self, generation: Generation) -> None:
         told = await self.clerk.do(news.apply, [generation], at=self.hub.time.now())
-        self._events_trusted = self._events_trusted or (bool(told.finished) and not self._events_missed)
+        self._events_trusted = self._events_trusted or (bool(told.ends) and not self._events_missed)
         self._told(told)
 
     # -- fetch ----------------------------------------------------------------------------------------------------
@@ -585,7 +637,8 @@ class Runner:
     async def _learn_charges(self) -> None:
         """What the hub charged takes the estimates' place, as far as it says so."""
         while pairs := await self.clerk.do(news.uncharged, CHARGES_AT_ONCE):
-            rows = await self._history(min(at for _, at in pairs), {i for i, _ in pairs})
+            oldest = min(at for _, at in pairs) - reconcile.SLACK_S
+            rows = await self.hub.history_since(oldest, {i for i, _ in pairs})
             charged = [row for row in rows if row.cost is not None]
             await self.clerk.do(news.apply, charged, at=self.hub.time.now())
             if len(charged) < len(pairs):
@@ -602,10 +655,14 @@ class Runner:
             runs.sends_of(ledger, self._run_id),
             [words for words in self.stops.values() if words],
         )
+        summary.reasons += [
+            f"the first row of {model} failed, so its others were not sent; mend it, or run with --no-canary"
+            for model in sorted(self._given_up)
+        ]
         left = summary.active + summary.pending
         codes = {stop.exit_code for stop in self.stops if left or stop is Stop.FAIL_FAST}
         codes |= {4} if summary.held else set()
-        codes |= {3} if summary.failed else set()
+        codes |= {3} if summary.failed or self._given_up else set()
         codes |= {75} if left and not self.limits.wait else set()
         codes |= {75} if left and not codes else set()
         summary.exit_code = gravest(codes)

@@ -32,7 +32,7 @@ def find_key(hub: str, environ: Mapping[str, str] = os.environ) -> str:
     if key := environ.get(KEY_VARIABLE, "").strip():
         return key
     path = config_folder(environ) / CONFIG_FILE
-    host = urlsplit(hub).netloc
+    host = _bare(hub) or ""
     if found := _key_in(path, host):
         return found
     raise KeyRefused(
@@ -54,14 +54,19 @@ def _key_in(path: Path, host: str) -> str | None:
     found: str | None = None
     for entry in hosts if isinstance(hosts, list) else []:
         if isinstance(entry, dict) and _bare(entry.get("host")) == host and isinstance(entry.get("auth_token"), str):
-            found = entry["auth_token"].strip() or None
+            found = entry["auth_token"].strip() or found
     if found and mode & (stat.S_IRGRP | stat.S_IROTH):
         raise ConfigProblem(f"others on this machine can read the key in {printable(path)}: run `chmod 600 {path}`")
     return found
 
 
 def _bare(host: object) -> str | None:
-    """`hub.oxen.ai` of a host as people write it, with or without its scheme and a slash."""
+    """`hub.oxen.ai` of a host as people write it: with or without its scheme, its usual port, a slash, capitals."""
     if not isinstance(host, str):
         return None
-    return urlsplit(host).netloc if "://" in host else host.strip("/")
+    try:
+        parts = urlsplit(host.strip() if "://" in host else f"https://{host.strip()}")
+        usual = parts.port is None or (parts.scheme, parts.port) in {("https", 443), ("http", 80)}
+        return (parts.hostname or "") + ("" if usual else f":{parts.port}") or None
+    except ValueError:
+        return None

@@ -7,8 +7,11 @@ section 2. Ids are lower-case UUIDs before they go anywhere else.
 from __future__ import annotations
 
 import json
+import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
+from datetime import UTC
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from oxenbatch.jobs import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 RETRY_AFTER_MAX_S: Final = 900.0  # a hub that asks for more than 15 min is asked again after 15 min
@@ -57,16 +60,21 @@ STATUS_EVENTS: Final[dict[str, Event]] = {
     "failed": Event.SEEN_FAILED,
     "cancelled": Event.SEEN_CANCELLED,
 }
+_SPELLINGS: Final = {"canceled": "cancelled"}
 
 
 def read_generation(row: Any) -> Generation | None:
-    """The row, or None where it has no usable id or a status that we do not know."""
-    if not isinstance(row, dict):
+    """The row, or None where it has no usable id.
+
+    A status that we do not know is read as `processing`: the generation is there and may cost, which is all that can
+    be said. Were such a row left out, a send that made it would be "proved absent", and paid again.
+    """
+    generation_id = as_uuid(row.get("generation_id")) if isinstance(row, dict) else None
+    if generation_id is None:
         return None
-    generation_id = as_uuid(row.get("generation_id"))
-    status = row.get("status")
-    if generation_id is None or status not in STATUS_EVENTS:
-        return None
+    status = _text(row.get("status")) or ""
+    status = _SPELLINGS.get(status, status)
+    status = status if status in STATUS_EVENTS else "processing"
     return Generation(
         generation_id=generation_id,
         model=_text(row.get("model_name")) or _text(row.get("model")) or "",
@@ -106,7 +114,12 @@ def _text(value: Any) -> str | None:
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON knows whole numbers of 400 digits, a float does not
+        return None
 
 
 def read_dollars(value: Any) -> Decimal | None:
@@ -115,7 +128,7 @@ def read_dollars(value: Any) -> Decimal | None:
         return None
     try:
         amount = Decimal(str(value))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         return None
     return amount if amount.is_finite() and 0 <= amount < 1_000_000 else None  # over a million a piece is nonsense
 
@@ -151,11 +164,19 @@ class Cause(StrEnum):
 
 
 _CREDITS: Final = re.compile(
-    r"insufficient[ _-]*(credit|fund|balance)|not enough credits|out of credits|no credits|credits? (are )?exhausted"
-    r"|payment required|quota exceeded|billing",
+    r"insufficient[ _-]*(account[ _-]*)?(credit|fund|balance)|(not|n't)( have)? enough credits|(out of|no|zero) credits"
+    r"|credits? ((are|is|have been) )?(exhausted|depleted)|credit balance|payment required|quota exceeded"
+    r"|billing (issue|problem|account|limit|hard limit|details)",  # not bare `billing`: a prompt may speak of it
     re.IGNORECASE,
 )
-_KEY: Final = re.compile(r"unauthenticated|unauthori[sz]ed|invalid (api[ _-]?)?key|forbidden|revoked", re.IGNORECASE)
+_RATE_TOO: Final = re.compile(r"quota", re.IGNORECASE)  # on a 429 a quota is one of calls a minute
+# `forbidden` and `unauthorized` are the key's only where they are all that is said: "could not fetch input_image:
+# 403 Forbidden" and "unauthorized likeness" are the row's, and one row must not stop the batch.
+_KEY: Final = re.compile(
+    r"unauthenticated|invalid (api[ _-]?)?(key|token)|\b(key|token)\b.{0,20}\b(revoked|expired)"
+    r"|^\W*(40[13]\W+)?(unauthori[sz]ed|forbidden)\W*$",
+    re.IGNORECASE,
+)
 _LASTING: Final = re.compile(
     r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|rejected"
     r"|invalid|must be|must have|required|unsupported|not supported|out of range|parameter|validation|expected|unknown"
@@ -244,9 +265,12 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, wanted: in
     wait_s = retry_after(headers)
     if 200 <= status < 300:
         return _read_success(status, payload, words, wanted)
+    if ids := _ids(payload):
+        # "Nothing was made" is not to be believed of an answer that names what was made: the ids are kept.
+        return Answer(Outcome.UNKNOWN, ids, f"HTTP {status} with {len(ids)} ids", Cause.HUB, wait_s, status)
     if status in _REFUSALS and payload is not None:
         cause = cause_of(words) if status in {400, 404, 413, 415, 422} else _STATUS_CAUSES[status]
-        if status != 429 and cause_of(words) is Cause.CREDITS:
+        if cause_of(words) is Cause.CREDITS and not (status == 429 and _RATE_TOO.search(words)):
             cause = Cause.CREDITS  # an account without credits has been seen to answer 400 and 403
         if status in {400, 404, 413, 415, 422} and cause is Cause.KEY:
             cause = None  # "forbidden words in the prompt" is the row's; only 401 and 403 speak of the key
@@ -265,10 +289,19 @@ def _read_success(status: int, payload: dict[str, Any] | None, words: str, wante
         cause = cause_of(words)
         outcome = Outcome.TURNED_AWAY if cause else Outcome.REFUSED
         return Answer(outcome, (), words or "refused without a reason", cause, None, status)
-    ids = tuple(dict.fromkeys(u for row in rows if isinstance(row, dict) and (u := as_uuid(row.get("generation_id")))))
+    ids = _ids(payload)
     if len(ids) == len(rows) == wanted:
         return Answer(Outcome.ACCEPTED, ids, status=status)
     return Answer(Outcome.UNKNOWN, ids, f"{len(ids)} usable ids of {len(rows)} for {wanted} wanted", None, None, status)
+
+
+def _ids(payload: dict[str, Any] | None) -> tuple[str, ...]:
+    """Every usable generation_id of an answer, once each, in its order."""
+    rows = payload.get("generations") if payload else None
+    ids = (
+        as_uuid(row.get("generation_id")) for row in (rows if isinstance(rows, list) else ()) if isinstance(row, dict)
+    )
+    return tuple(dict.fromkeys(u for u in ids if u))
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -284,7 +317,8 @@ def http_date(text: str | None) -> float | None:
     if not text:
         return None
     try:
-        return parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()  # an HTTP date is always GMT
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -330,30 +364,98 @@ def enqueue_body(
     return body
 
 
+_HUBS_OWN: Final = frozenset((
+    "generation_id", "model_name", "media_type", "status", "result_url", "error_message", "cost", "enqueued_at",
+    "started_at", "completed_at", "user_id", "username", "user_image", "images", "videos",
+))  # fmt: skip
+"""Fields of a row that are the hub's: a parameter of that name cannot be read back from it."""
+_HUBS_CHOICE: Final = frozenset(["auto", "automatic", "random", "default", "any"])
+_ADDRESS: Final = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_INVISIBLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd]+")
+CUT_FROM: Final = 64  # characters: nobody cuts a text shorter than that
+
+
 def echoes(generation: Generation, model: str, parameters: Mapping[str, Any]) -> bool | None:
-    """Whether the row was made by this request; None where the row does not say.
+    """Whether the row was made by this request; None where that cannot be told.
 
-    Only what was sent is compared: the hub may fill in defaults and add fields of its own.
+    Only what was sent is compared: the hub may fill in defaults and add fields of its own. A wrong no is paid twice
+    (the row is ours, and taken for absent), a wrong None only asks a person: so a no is a difference that the hub
+    cannot have made itself by storing the request in its own spelling.
     """
-    if generation.model and generation.model != model:
+    echo = generation.echo
+    same = [_same_model(generation.model, model)]
+    same += [_same(None if name in _HUBS_OWN else echo.get(name), value) for name, value in parameters.items()]
+    return _all(same)
+
+
+def _all(answers: Iterable[bool | None]) -> bool | None:
+    answers = list(answers)
+    if any(answer is False for answer in answers):
         return False
-    missing = False
-    for name, value in parameters.items():
-        if name not in generation.echo:
-            missing = True
-        elif not _same(generation.echo[name], value):
-            return False
-    return None if missing else True
+    return None if None in answers else True
 
 
-def _same(theirs: Any, ours: Any) -> bool:
+def _same_model(theirs: str, ours: str) -> bool | None:
+    a, b = ("".join(c for c in name.casefold() if c.isalnum()) for name in (theirs, ours))
+    if a and a == b:
+        return True
+    # A model may be asked for by its UUID or under another provider's prefix, and echoed by its name.
+    return None if a in b or b in a or as_uuid(ours) or as_uuid(theirs) else False
+
+
+def _same(theirs: Any, ours: Any) -> bool | None:
+    if ours is None:
+        return True  # null is as good as not sent, whatever the hub filled in
+    if ours in ("", [], {}):
+        return True if theirs in (None, "", [], {}) else None
+    if theirs in (None, "", [], {}):
+        return None  # the row does not say
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        return all(name in theirs and _same(theirs[name], value) for name, value in ours.items())
+        return _all(_same(theirs.get(name), value) for name, value in ours.items())
     if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(map(_same, theirs, ours))
+        return _all(map(_same, theirs, ours)) if len(ours) == len(theirs) else False
+    if isinstance(ours, dict | list) or isinstance(theirs, dict | list):
+        one = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in (theirs, ours)]
+        return None if any(isinstance(value, dict | list) for value in one) else _same(*one)
+    return _same_scalar(theirs, ours)
+
+
+def _same_scalar(theirs: Any, ours: Any) -> bool | None:
     if isinstance(ours, bool) or isinstance(theirs, bool):
-        return ours is theirs
-    return bool(theirs == ours)
+        words = {str(value).strip().lower() for value in (theirs, ours)}
+        return True if len(words) == 1 else False if words == {"true", "false"} else None
+    if isinstance(ours, str) and isinstance(theirs, str):
+        return _same_text(theirs, ours)
+    a, b = _number(theirs), _number(ours)
+    if a is None or b is None or b == -1:
+        return None  # a word for a number (`auto`), or a number for the hub to choose (seed -1)
+    whole = a == a.to_integral_value() and b == b.to_integral_value()
+    return a == b if whole else math.isclose(a, b, rel_tol=1e-6)  # a hub may keep 0.7 in 32 bits
+
+
+def _same_text(theirs: str, ours: str) -> bool | None:
+    if theirs == ours:
+        return True
+    a, b = (unicodedata.normalize("NFC", "\n".join(text.splitlines())).strip() for text in (theirs, ours))
+    if a == b:
+        return True
+    if b.casefold() in _HUBS_CHOICE or b == "-1" or _ADDRESS.match(b):
+        return None  # for the hub to choose; or a file that the hub may keep under an address of its own
+    was_cut = len(a) >= CUT_FROM and b.startswith(a.rstrip("… ."))
+    return None if was_cut or _loose(a) == _loose(b) else False
+
+
+def _loose(text: str) -> str:
+    """The text without what a storing hub may change: case, compatibility forms, spaces and invisible characters."""
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _number(value: Any) -> Decimal | None:
+    try:
+        number = Decimal(str(value).strip())
+    except (InvalidOperation, ValueError):
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < 400 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,12 @@ COMMANDS: Final[dict[str, str]] = {
     "status": "oxenbatch.cli.read:status",
     "ls": "oxenbatch.cli.read:ls",
     "show": "oxenbatch.cli.read:show",
+    "retry": "oxenbatch.cli.decide:retry",
+    "cancel": "oxenbatch.cli.decide:cancel",
+    "audit": "oxenbatch.cli.check:audit",
+    "resolve": "oxenbatch.cli.decide:resolve",
+    "verify": "oxenbatch.cli.check:verify",
+    "reject": "oxenbatch.cli.decide:reject",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted

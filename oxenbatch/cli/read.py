@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from oxenbatch.cli.access import jobs_named, ledgers_of, the_ledger_of
 from oxenbatch.cli.options import dollars
 from oxenbatch.cli.progress import Tally
-from oxenbatch.errors import MachineError, UsageProblem, printable
+from oxenbatch.errors import MachineError, printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-LEDGER: Final = "ledger.db"
-MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
-
-
-def ledgers_of(name: str) -> list[Path]:
-    """The ledgers that BATCH names: an output folder, a folder of dated ones, a ledger file, or a manifest."""
-    path = Path(name)
-    if path.is_dir():
-        found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"))
-        if not found:
-            raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there")
-        return found
-    if not path.exists():
-        raise UsageProblem(f"{printable(name)} does not exist: name an output folder or a manifest")
-    if path.suffix.lower() not in MANIFESTS:
-        return [path]
-    from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - a folder does not need it
-
-    manifest = load_manifest(path)
-    found = sorted(folder / LEDGER for folder in manifest.folders() if (folder / LEDGER).is_file())
-    if not found:
-        today = manifest.output_folder(dt.datetime.now().astimezone().date())
-        raise UsageProblem(f"no run of {printable(name)} has begun (there is no ledger in {printable(today)})")
-    return found
-
-
-def the_ledger_of(name: str) -> Path:
-    """The one ledger that BATCH names; of dated batches the newest."""
-    return ledgers_of(name)[-1]
+    from pathlib import Path
 
 
 @click.command(short_help="Counts by state, cost so far, and why things failed.")
@@ -74,10 +46,8 @@ def status(batches: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(f"all {len(told)} batches: {tally}; ${dollars(sum_dollars(told))} charged")
 
 
-def sum_dollars(told: list[dict[str, Any]]) -> Any:
+def sum_dollars(told: list[dict[str, Any]]) -> Decimal:
     """The exact sum of what the batches cost."""
-    from decimal import Decimal  # noqa: PLC0415
-
     return sum((Decimal(one["cost"]) for one in told), Decimal(0))
 
 
@@ -104,8 +74,6 @@ def _status_of(path: Path) -> dict[str, Any]:
 
 
 def _print_status(one: dict[str, Any]) -> None:
-    from decimal import Decimal  # noqa: PLC0415
-
     click.echo(f"{printable(one['folder'])} ({printable(one['name'])}, on {printable(one['hub'])})")
     for state, count in one["states"].items():
         if count:
@@ -172,13 +140,7 @@ def show(batch: str, job: str, *, as_json: bool) -> None:
       oxenbatch show out/ocean-loops hero
     """
     with Ledger.open(the_ledger_of(batch)) as ledger:
-        found = reads.find_jobs(ledger, job)
-        if len(found) != 1:
-            raise UsageProblem(
-                f"{printable(job)!r} names {len(found) or 'no'} job{'s' if len(found) > 1 else ''} of this batch;"
-                " `oxenbatch ls` lists them"
-            )
-        story = reads.story(ledger, found[0])
+        story = reads.story(ledger, jobs_named(ledger, (job,))[0])
     if as_json:
         click.echo(json.dumps(vars_of(story), ensure_ascii=False))
         return

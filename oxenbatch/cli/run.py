@@ -51,6 +51,8 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--allow-unpriced", is_flag=True, help="Send models without a known price although there is a --max-cost.")
 @option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries for each sample.")
 @option("--retry-failed", is_flag=True, help="Put failed samples back first.")
+@option("--canary/--no-canary", default=None,
+        help="Make each model's first row before the rest. [only models without a known schema]")  # fmt: skip
 @option("--limit-sends", type=click.IntRange(0), help="POSTs in this run, at most.")
 @option("--timeout", type=Duration(), help="For one generation. [15m an image, 60m a video]")
 @option("--deadline", type=Duration(), help="Stop sending after this, collect, and leave the rest for the next run.")
@@ -241,6 +243,7 @@ class RunCommand:
             wait=not o["no_wait"],
             fail_fast=o["fail_fast"],
             on_unknown=o["on_unknown"],
+            canary="unknown" if o["canary"] is None else "all" if o["canary"] else "none",
         )
         if o["timeout"] is not None:
             limits = replace(limits, image_timeout_s=o["timeout"], video_timeout_s=o["timeout"])

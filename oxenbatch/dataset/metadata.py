@@ -68,5 +68,13 @@ def line_of(result: dict[str, Any]) -> dict[str, Any]:
     line["generation_id"] = result["generation_id"]
     line |= {name: value for name, value in measured.items() if value is not None or name not in line}
     line["cost"] = None if result["cost"] is None else float(result["cost"])
-    line["created_at"] = dt.datetime.fromtimestamp(result["created_at"], dt.UTC).isoformat(timespec="seconds")
+    line["created_at"] = _as_date(result["created_at"])
     return line
+
+
+def _as_date(seconds: float) -> str | None:
+    """The moment as ISO 8601; None where the hub's number is no time at all (milliseconds, infinity)."""
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return None

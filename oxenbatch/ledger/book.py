@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections import Counter
 from decimal import ROUND_CEILING, Decimal
@@ -57,27 +56,31 @@ class Ledger:
         connection.row_factory = sqlite3.Row
         ledger = cls(path, connection)
         try:
-            ledger._check_and_migrate()
+            ledger._check_and_migrate(create=create)
         except BaseException:
             connection.close()
             raise
         return ledger
 
-    def _check_and_migrate(self) -> None:
+    def _check_and_migrate(self, *, create: bool) -> None:
         try:
-            self._set_pragmas()
-            version = self._pragma("user_version")
+            version = self._pragma("user_version")  # looked at before anything is set: a stranger's file stays as it is
             if self._pragma("application_id") not in (0, APPLICATION_ID) or (
                 not version and self.conn.execute("select 1 from sqlite_master limit 1").fetchone()
             ):
                 raise MachineError(f"{printable(self.path)} is a database, but not a ledger of oxenbatch")
+            if not version and not create:
+                raise MachineError(f"the ledger {printable(self.path)} is empty: restore it from a backup")
             if version > VERSION:
                 raise ConfigProblem(
                     f"the ledger {printable(self.path)} was written by a newer oxenbatch (version {version}, this one"
                     f" knows {VERSION}): upgrade with `pip install -U oxenbatch`"
                 )
+            self._set_pragmas()
             if version < VERSION:
                 self._migrate(version)
+        except OSError as error:
+            raise MachineError(f"the ledger {printable(self.path)} cannot be backed up: {error}") from error
         except sqlite3.DatabaseError as error:
             raise MachineError(
                 f"the ledger {printable(self.path)} cannot be read ({error}): restore it from a backup, or move the"
@@ -110,8 +113,7 @@ class Ledger:
     def _migrate(self, version: int) -> None:
         """Bring the tables to this program's version, in one transaction, with a backup beside an older ledger."""
         if version:
-            self.conn.execute("pragma wal_checkpoint(truncate)")
-            shutil.copy2(self.path, self.path.with_name(f"{self.path.name}.v{version}.bak"))
+            self.copy_to(self.path.with_name(f"{self.path.name}.v{version}.bak"))
         with self.immediate():
             if self._pragma("user_version") != version:
                 return  # another process was faster
@@ -120,7 +122,9 @@ class Ledger:
             self.conn.execute(f"pragma user_version = {VERSION}")
 
     def copy_to(self, path: Path) -> None:
-        """A whole and consistent copy of the ledger lies at `path`."""
+        """A whole and consistent copy of the ledger lies at `path`, in place of what was there."""
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         copy = sqlite3.connect(path)
         try:
             self.conn.backup(copy)

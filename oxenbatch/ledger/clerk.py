@@ -12,15 +12,18 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar
 
-from oxenbatch.errors import MachineError, OxenbatchError
+from oxenbatch.errors import MachineError
 from oxenbatch.ledger.book import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from oxenbatch.reserve import Reserve
+
 R = TypeVar("R")
 P = ParamSpec("P")
+Item = tuple["Callable[[Ledger], Any]", "asyncio.Future[Any]"]
 TOGETHER: Final = 64  # requests in one commit: enough to share its fsync, few enough that the first waits little
 
 
@@ -34,8 +37,9 @@ class Clerk(Protocol):
 class ThreadClerk:
     """A clerk with a thread, and a connection, of its own. A context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
         self._path = path
+        self._reserve = reserve
         self._waiting: queue.SimpleQueue[tuple[Callable[[Ledger], Any], asyncio.Future[Any]] | None]
         self._waiting = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -57,7 +61,7 @@ class ThreadClerk:
     def _work(self) -> None:
         try:
             ledger = Ledger.open(self._path)
-        except OxenbatchError as error:
+        except Exception as error:  # noqa: BLE001 - the askers get it: nobody may wait for a thread that is gone
             while item := self._waiting.get():
                 _answer(item[1], error, failed=True)
             return
@@ -73,23 +77,32 @@ class ThreadClerk:
                     batch.append(item)
                 self._serve(ledger, batch)
 
-    def _serve(self, ledger: Ledger, batch: list[tuple[Callable[[Ledger], Any], asyncio.Future[Any]]]) -> None:
-        answers: list[tuple[asyncio.Future[Any], Any, bool]] = []
+    def _serve(self, ledger: Ledger, batch: list[Item]) -> None:
         try:
-            with ledger.immediate():
-                for request, future in batch:
-                    try:
-                        with ledger.immediate():
-                            answers.append((future, request(ledger), False))
-                    except sqlite3.OperationalError:
-                        raise  # the disk, not the request: nobody's work is durable
-                    except Exception as error:  # noqa: BLE001 - it is the asker's, who gets it
-                        answers.append((future, error, True))
+            answers = self._commit(ledger, batch)
         except sqlite3.Error as error:
             trouble = MachineError(f"the ledger cannot be written: {error}")
             answers = [(future, trouble, True) for _, future in batch]
+            # What a POST has brought must be written down, however full the disk is: that is what the reserve is for.
+            if self._reserve and self._reserve.give_up():
+                with contextlib.suppress(sqlite3.Error):
+                    answers = self._commit(ledger, batch)
         for future, answer, failed in answers:
             _answer(future, answer, failed=failed)
+
+    def _commit(self, ledger: Ledger, batch: list[Item]) -> list[tuple[asyncio.Future[Any], Any, bool]]:
+        """Each request's answer, once all that they wrote is durable; `sqlite3.Error` where nothing of it is."""
+        answers: list[tuple[asyncio.Future[Any], Any, bool]] = []
+        with ledger.immediate():
+            for request, future in batch:
+                try:
+                    with ledger.immediate():
+                        answers.append((future, request(ledger), False))
+                except sqlite3.OperationalError:
+                    raise  # the disk, not the request: nobody's work is durable
+                except Exception as error:  # noqa: BLE001 - it is the asker's, who gets it
+                    answers.append((future, error, True))
+        return answers
 
 
 def _answer(future: asyncio.Future[Any], answer: Any, *, failed: bool) -> None:

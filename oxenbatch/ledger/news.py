@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from oxenbatch.jobs import Event, JobState
+from oxenbatch.jobs import Event
 from oxenbatch.ledger.book import to_nanos
-from oxenbatch.wire import STATUS_EVENTS, Cause, Generation, cause_of, failure_event
+from oxenbatch.wire import STATUS_EVENTS, Cause, Generation, cause_of, fails_again, failure_event
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,12 +21,20 @@ RETRY_AFTER_FAILURE_S: Final = 5.0  # doubled with each attempt: a model that is
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """One generation of ours that reached its end."""
+
+    model: str
+    trouble: str | None = None
+    """The words of a failure that is not the row's; None where it was made, or the row is to blame."""
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """What some news changed, as far as the run has to act on it."""
 
     moved: int = 0
-    finished: int = 0
-    """Generations of ours that reached their end by this news."""
+    ends: tuple[End, ...] = ()
     failed: int = 0
     """Samples that failed for good by this news."""
     cause: Cause | None = None
@@ -35,32 +43,44 @@ class Told:
 
 def apply(ledger: Ledger, generations: Iterable[Generation], *, at: float) -> Told:
     """Every generation of ours is where the hub says it is; those that are not ours are ignored."""
-    moved = finished = failed = 0
+    moved = failed = 0
+    ends: list[End] = []
     cause: Cause | None = None
     with ledger.immediate():
         for news in generations:
             row = ledger.conn.execute(
-                "select g.*, s.generation_id as current, s.attempts, s.attempts_allowed from generations g"
-                " join samples s on s.id = g.sample_id where g.generation_id = ?",
+                "select g.*, s.generation_id as current, s.state as sample_state, s.attempts, s.attempts_allowed"
+                " from generations g left join samples s on s.id = g.sample_id where g.generation_id = ?",
                 (news.generation_id,),
             ).fetchone()
             if row is None:
                 continue
-            charge(ledger, row, news.cost)
-            if row["state"] not in LIVE:
+            if news.status not in LIVE:
+                charge(ledger, row, news.cost)  # what is said before the end (0, say) is not the charge yet
+            if row["state"] == "vanished" and (row["current"], row["sample_state"]) == (news.generation_id, "held"):
+                _reappear(ledger, row, at=at)
+            elif row["state"] not in LIVE:
                 continue
+            if row["missing_since"] is not None:
+                ledger.conn.execute(
+                    "update generations set missing_since = null where generation_id = ?", (news.generation_id,)
+                )
             if news.status == row["state"]:
-                if row["missing_since"] is not None:
-                    ledger.conn.execute(
-                        "update generations set missing_since = null where generation_id = ?", (news.generation_id,)
-                    )
                 continue
             event, trouble = _event(news, row)
             cause = cause or trouble
             moved += _move(ledger, row, news, event, trouble, at=at)
-            finished += news.status not in LIVE
             failed += event is Event.SEEN_FAILED
-    return Told(moved, finished, failed, cause)
+            if news.status not in LIVE:
+                in_passing = news.status == "failed" and not trouble and not fails_again(news.error)
+                ends.append(End(row["model"], (news.error or "no reason given") if in_passing else None))
+    return Told(moved, tuple(ends), failed, cause)
+
+
+def _reappear(ledger: Ledger, row: sqlite3.Row, *, at: float) -> None:
+    """The generation that the hub no longer knew is there after all: its sample is not held for it any more."""
+    ledger.conn.execute("update generations set state = 'queued' where generation_id = ?", (row["generation_id"],))
+    ledger.move(row["sample_id"], Event.FOUND, at=at, generation_id=row["generation_id"], columns={"error": None})
 
 
 def _event(news: Generation, row: sqlite3.Row) -> tuple[Event, Cause | None]:
@@ -279,5 +299,7 @@ def fetch_again(ledger: Ledger, sample_id: int, *, at: float, note: str) -> None
 
 def unfetchable(ledger: Ledger) -> list[int]:
     """Samples whose paid file could not be had by an earlier run."""
-    rows = ledger.conn.execute("select id from samples where state = ?", (JobState.UNFETCHABLE,)).fetchall()
+    rows = ledger.conn.execute(
+        "select id from samples where state in ('held', 'failed', 'cancelled', 'unfetchable') and state = 'unfetchable'"
+    ).fetchall()
     return [row[0] for row in rows]

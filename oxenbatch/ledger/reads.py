@@ -8,25 +8,28 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from oxenbatch.jobs import JobState
+from oxenbatch.jobs import JobState, prompt_of
 from oxenbatch.ledger.book import to_dollars
 from oxenbatch.plan import Facts
+from oxenbatch.wire import echoes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from oxenbatch.ledger.book import Ledger
+    from oxenbatch.wire import Generation
 
 
-def facts(ledger: Ledger) -> Facts:
-    """The state of the batch, for the plan."""
+def facts(ledger: Ledger, left_out: Sequence[str] = ()) -> Facts:
+    """The state of the batch, for the plan; unsent samples of models that are `left_out` do not count as pending."""
     conn = ledger.conn
     open_sends = "from submissions where state in ('intent', 'unknown', 'held') and state = 'held'"
     held = conn.execute(f"select exists (select 1 {open_sends})").fetchone()[0]
     # A request with a held send is not sent again before a person has decided.
     free = f" and request_hash not in (select request_hash {open_sends})" if held else ""
+    free += f" and model not in ({', '.join('?' * len(left_out))})" if left_out else ""
     pending = conn.execute(
-        f"select exists (select 1 from samples where state = 'pending' and wanted = 1{free})"
+        f"select exists (select 1 from samples where state = 'pending' and wanted = 1{free})", left_out
     ).fetchone()[0]
     active = Counter(
         dict(
@@ -41,9 +44,9 @@ def facts(ledger: Ledger) -> Facts:
     return Facts(bool(pending), active["submitting"], active["uncertain"], at_the_hub, succeeded)
 
 
-def facts_and_moves(ledger: Ledger) -> tuple[Facts, dict[JobState, int]]:
+def facts_and_moves(ledger: Ledger, left_out: Sequence[str] = ()) -> tuple[Facts, dict[JobState, int]]:
     """The facts, and how many samples this ledger object has moved to, or from, each state."""
-    return facts(ledger), dict(ledger.moved)
+    return facts(ledger, left_out), dict(ledger.moved)
 
 
 def counts(ledger: Ledger) -> dict[JobState, int]:
@@ -83,6 +86,11 @@ def batch(ledger: Ledger) -> Batch | None:
         return None
     name, hub, created_at, created_on, fingerprint, nanos = row
     return Batch(name, hub, created_at, created_on, fingerprint, to_dollars(nanos))
+
+
+def committed_nanos(ledger: Ledger) -> int:
+    """Nanodollars that are charged, or may yet be."""
+    return int(ledger.conn.execute("select committed_nanos from batch").fetchone()[0])
 
 
 def charged(ledger: Ledger) -> Decimal:
@@ -189,7 +197,7 @@ select g.file, j.prompt, j.model, j.parameters, j.metadata, s.seed, j.key, j.row
        g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.cost,
        coalesce(g.completed_at, g.downloaded_at) as created_at
 from samples s join jobs j on j.id = s.job_id join generations g on g.generation_id = s.generation_id
-where s.state = 'downloaded' and j.key not like 'id:%@' || j.id
+where s.state = 'downloaded' and j.key not like 'set-aside:%'
 order by j.position, j.id, s.number
 """
 
@@ -209,7 +217,88 @@ def files(ledger: Ledger) -> Iterator[tuple[int, str, int]]:
         yield row[0], row[1], row[2]
 
 
+def hashes(ledger: Ledger) -> Iterator[tuple[int, str, str]]:
+    """(sample id, file, sha256) of every file that should be on disk."""
+    for row in ledger.conn.execute(
+        "select s.id, g.file, g.sha256 from samples s join generations g on g.generation_id = s.generation_id"
+        " where s.state = 'downloaded' order by s.id"
+    ):
+        yield row[0], row[1], row[2]
+
+
 def last_run(ledger: Ledger) -> dict[str, Any] | None:
     """The newest run, finished or not."""
     row = ledger.conn.execute("select * from runs order by id desc limit 1").fetchone()
     return dict(row) if row else None
+
+
+# -- for the audit ------------------------------------------------------------------------------------------------
+
+
+def first_send_at(ledger: Ledger) -> float | None:
+    """The hub's time of the batch's first intent; None where nothing was ever sent."""
+    at = ledger.conn.execute("select min(intent_at) from submissions").fetchone()[0]
+    return None if at is None else float(at)
+
+
+def generation_count(ledger: Ledger) -> int:
+    """How many generations the ledger has."""
+    return int(ledger.conn.execute("select count(*) from generations").fetchone()[0])
+
+
+def generations_of(ledger: Ledger, samples: Sequence[int]) -> list[str]:
+    """The generations that these samples have now."""
+    marks = ", ".join("?" * len(samples))
+    rows = ledger.conn.execute(
+        f"select generation_id from samples where id in ({marks}) and generation_id is not null order by id", samples
+    )
+    return [row[0] for row in rows]
+
+
+def generation_ids(ledger: Ledger) -> Iterator[str]:
+    """Every generation_id that the ledger has."""
+    return (row[0] for row in ledger.conn.execute("select generation_id from generations order by accepted_at"))
+
+
+def job_of(ledger: Ledger, generation_id: str) -> int | None:
+    """The job that the generation was made for."""
+    row = ledger.conn.execute(
+        "select s.job_id from generations g join samples s on s.id = g.sample_id where g.generation_id = ?",
+        (generation_id,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def job_of_token(ledger: Ledger, token: str) -> int | None:
+    """The job whose submission bears this token."""
+    row = ledger.conn.execute("select job_id from submissions where token = ?", (token,)).fetchone()
+    return row[0] if row else None
+
+
+def job_that_asked(ledger: Ledger, row: Generation) -> int | None:
+    """A job whose request the hub's row echoes, or None."""
+    for job in ledger.conn.execute(
+        "select id, parameters from jobs where request_hash in (select request_hash from submissions)"
+        " and prompt = ? and model = ?",
+        (prompt_of(dict(row.echo)), row.model),
+    ):
+        asked = {name: value for name, value in json.loads(job["parameters"]).items() if value != "auto"}
+        if echoes(row, row.model, asked):
+            return int(job["id"])
+    return None
+
+
+def name_of(ledger: Ledger, job_id: int) -> str:
+    """What the user knows the job by: its id, else its key."""
+    return str(ledger.conn.execute("select coalesce(row_id, key) from jobs where id = ?", (job_id,)).fetchone()[0])
+
+
+def results_allowed(ledger: Ledger, job_id: int) -> int:
+    """How many generations the job may have been charged for: its samples, and the results that were set aside."""
+    row = ledger.conn.execute(
+        "select (select count(*) from samples where job_id = :job),"
+        " (select count(*) from generations g join samples s on s.id = g.sample_id"
+        "  where s.job_id = :job and g.state in ('set_aside', 'vanished', 'failed') and g.cost is not null)",
+        {"job": job_id},
+    ).fetchone()
+    return int(row[0] + row[1])

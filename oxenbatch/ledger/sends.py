@@ -7,21 +7,23 @@ opens; `record` writes the answer down before anything else is awaited for that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from oxenbatch.errors import OxenbatchError
 from oxenbatch.jobs import ACTIVE, Event, Intent, sealed
-from oxenbatch.plan import Due
-from oxenbatch.reconcile import Open
+from oxenbatch.ledger.book import Ledger
+from oxenbatch.plan import Due, Stop
+from oxenbatch.reconcile import Elsewhere, Open, Rival
 from oxenbatch.wire import Answer, Outcome
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from oxenbatch.ledger.book import Ledger
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
 _ACTIVE: Final = ", ".join(f"'{state}'" for state in ACTIVE)
 
@@ -34,6 +36,8 @@ class Caps:
     max_cost_nanos: int | None = None
     allow_unpriced: bool = False
     sends_left: int | None = None
+    day_nanos_left: int | None = None
+    """What the account's limit for a day leaves; enforced by the account's own register, in whose block this runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,10 @@ class Authorised:
     """The intents that are on disk now, and what kept further samples back."""
 
     intents: list[Intent]
-    blocked: str | None = None
-    """`cost`, `unpriced` or `sends`: the limit that stopped the rest; None where nothing did."""
+    blocked: Stop | None = None
+    """The limit that stopped the rest; None where nothing did."""
+    nanos: int = 0
+    """The estimates of the intents, together."""
 
 
 def active_by_model(ledger: Ledger) -> dict[str, int]:
@@ -61,6 +67,19 @@ def models_due(ledger: Ledger) -> list[str]:
         last = row[0]
         models.append(last)
     return models
+
+
+def canary_of(ledger: Ledger, model: str) -> bool | None:
+    """Whether the model has made something for this batch (True), only failed (False), or neither yet (None)."""
+    made = "select 1 from generations where model = ? and state in ('succeeded', 'downloaded', 'unfetchable') limit 1"
+    if ledger.conn.execute(made, (model,)).fetchone():
+        return True
+    failed = ledger.conn.execute(
+        "select 1 from samples where state in ('held', 'failed', 'cancelled', 'unfetchable') and state = 'failed'"
+        " and wanted = 1 and model = ? limit 1",
+        (model,),
+    ).fetchone()
+    return False if failed else None
 
 
 def due(ledger: Ledger, room: Mapping[str, int], now: float) -> list[Due]:
@@ -99,6 +118,7 @@ def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at:
     in the transaction that makes the intent, whatever the caller has reckoned before.
     """
     intents: list[Intent] = []
+    nanos = 0
     with ledger.immediate():
         active = sum(active_by_model(ledger).values())
         committed = ledger.conn.execute("select committed_nanos from batch").fetchone()[0]
@@ -106,18 +126,24 @@ def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at:
             if active + len(pick) > caps.concurrency:
                 break
             if caps.sends_left is not None and len(intents) >= caps.sends_left:
-                return Authorised(intents, "sends")
+                return Authorised(intents, Stop.SENDS, nanos)
             estimates = [sample.estimate_nanos for sample in pick]
             if caps.max_cost_nanos is not None:
                 if None in estimates and not caps.allow_unpriced:
-                    return Authorised(intents, "unpriced")
+                    return Authorised(intents, Stop.UNPRICED, nanos)
                 if committed + sum(e or 0 for e in estimates) > caps.max_cost_nanos:
-                    return Authorised(intents, "cost")
+                    return Authorised(intents, Stop.COST, nanos)
+            if caps.day_nanos_left is not None:
+                if None in estimates and not caps.allow_unpriced:
+                    return Authorised(intents, Stop.UNPRICED, nanos)
+                if nanos + sum(e or 0 for e in estimates) > caps.day_nanos_left:
+                    return Authorised(intents, Stop.DAY, nanos)
             intent = _intend(ledger, pick, at=at, run_id=run_id)
+            nanos += sum(e or 0 for e in estimates)
             committed += sum(e or 0 for e in estimates)
             active += len(pick)
             intents.append(intent)
-    return Authorised(intents)
+    return Authorised(intents, None, nanos)
 
 
 def _intend(ledger: Ledger, pick: Sequence[Due], *, at: float, run_id: int) -> Intent:
@@ -219,6 +245,12 @@ def _return(
     ledger.commit_money(-(sample["estimate_nanos"] or 0))
 
 
+def give_back(ledger: Ledger, sample_id: int, submission_id: int, *, at: float, note: str) -> None:
+    """The held or uncertain sample may be sent again: its send is taken for one that never landed."""
+    sample = ledger.conn.execute("select id, estimate_nanos from samples where id = ?", (sample_id,)).fetchone()
+    _return(ledger, sample, Event.ABSENT, submission_id, at=at, note=note)
+
+
 # -- sends that nobody answered -----------------------------------------------------------------------------------
 
 
@@ -275,6 +307,28 @@ def owned(ledger: Ledger, ids: Iterable[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
+def elsewhere(paths: Iterable[Path], ids: Collection[str], hashes: Collection[str]) -> Elsewhere:
+    """What the other ledgers at `paths` own of these ids, and have open of these requests; a broken one has nothing."""
+    mine: set[str] = set()
+    rivals: list[Rival] = []
+    posting: set[str] = set()
+    for path in paths:
+        with contextlib.suppress(OxenbatchError), Ledger.open(path) as ledger:
+            mine |= owned(ledger, ids)
+            for state, hashed, intent_at, waiting in ledger.conn.execute(
+                "select b.state, b.request_hash, b.intent_at, count(s.id) from submissions b"
+                " join samples s on s.submission_id = b.id and s.state in ('submitting', 'uncertain', 'held')"
+                " where b.state in ('intent', 'unknown', 'held')"
+                " and b.request_hash in (select value from json_each(?)) group by b.id",
+                (json.dumps(list(hashes)),),
+            ):
+                if state == "intent":
+                    posting.add(hashed)
+                else:
+                    rivals.append(Rival(hashed, intent_at, waiting))
+    return Elsewhere(frozenset(mine), tuple(rivals), frozenset(posting))
+
+
 def adopt(ledger: Ledger, submission_id: int, ids: Sequence[str], *, at: float) -> None:
     """The generations were this submission's: its samples follow them."""
     with ledger.immediate():
@@ -321,19 +375,3 @@ def allow_attempts(ledger: Ledger, attempts: int) -> None:
         " and attempts_allowed < ?",
         (attempts, attempts),
     )
-
-
-def failed(ledger: Ledger) -> list[int]:
-    """Samples that failed for good, and are wanted."""
-    rows = ledger.conn.execute(
-        "select id from samples where state in ('held', 'failed', 'cancelled', 'unfetchable') and state = 'failed'"
-        " and wanted = 1 order by id"
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-def retry(ledger: Ledger, sample_ids: Iterable[int], *, attempts: int, at: float) -> None:
-    """The samples are pending again, with so many attempts more."""
-    for sample_id in sample_ids:
-        ledger.move(sample_id, Event.RETRIED, at=at, columns={"not_before": None, "error": None})
-        ledger.conn.execute("update samples set attempts_allowed = attempts + ? where id = ?", (attempts, sample_id))

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
 from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, request_hash
 from oxenbatch.ledger.book import to_nanos
+from oxenbatch.ledger.decisions import Aside
 from oxenbatch.names import collision_key, stem_for
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from decimal import Decimal
 
     from oxenbatch.ledger.book import Ledger
 
 PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a thousand tell as much as a million
 ROOT_RESULTS: Final = 10_000  # more results than this are spread over sub-folders of as many
+CACHE_KIB: Final = 64 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
 Changed = Literal["stop", "rerun", "keep"]
 
 
@@ -33,9 +35,8 @@ class Staged:
     samples_added: int = 0
     changed: list[str] = field(default_factory=list)
     """Keys of rows whose request changed under results that are paid for."""
-    set_aside: list[str] = field(default_factory=list)
-    """Files, relative, that a rerun replaces; the caller moves them to their new names in `moved_to`."""
-    moved_to: list[str] = field(default_factory=list)
+    set_aside: list[Aside] = field(default_factory=list)
+    """Results that a rerun replaces; the caller moves their files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,17 @@ class Terms:
     changed: Changed = "stop"
 
 
+@dataclass(slots=True)
+class _Work:
+    """One staging under way."""
+
+    ledger: Ledger
+    terms: Terms
+    staged: Staged
+    newest: int
+    """The id of the newest sample: how many results there may be so far."""
+
+
 def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
     """The ledger holds every row of the manifest as a job, or is as it was.
 
@@ -58,28 +70,33 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
     staged = Staged()
     problems: list[Problem] = []
     total = 0
-    with ledger.immediate():
-        conn = ledger.conn
-        conn.execute("create temp table if not exists seen (request_hash text primary key, n integer) without rowid")
-        conn.execute("delete from seen")
-        conn.execute("update jobs set wanted = 0 where wanted = 1")
-        for entry in rows:
-            if isinstance(entry, Row) and not problems:
-                problem = _stage_row(ledger, entry, staged, terms)
-            else:
-                problem = entry if isinstance(entry, Problem) else None
-                staged.rows += isinstance(entry, Row)
-            if problem:
-                total += 1
-                if total <= PROBLEMS_KEPT:
-                    problems.append(problem)
-        if not problems and not staged.rows:
-            problems, total = [Problem("the manifest has no rows")], 1
-        if problems:
-            raise ManifestError(problems, total=total)
-        _follow_jobs(conn)
-        conn.execute("update batch set fingerprint = ?", (fingerprint,))
-        conn.execute("delete from seen")
+    conn = ledger.conn
+    cache = conn.execute("pragma cache_size").fetchone()[0]
+    conn.execute(f"pragma cache_size = -{CACHE_KIB}")
+    try:
+        with ledger.immediate():
+            conn.execute(
+                "create temp table if not exists seen (request_hash text primary key, n integer) without rowid"
+            )
+            conn.execute("delete from seen")
+            conn.execute("update jobs set wanted = 0 where wanted = 1")
+            newest = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
+            work = _Work(ledger, terms, staged, newest)
+            for entry in rows:
+                problem = _stage_row(work, entry) if isinstance(entry, Row) else entry
+                if problem:
+                    total += 1
+                    if total <= PROBLEMS_KEPT:
+                        problems.append(problem)
+            if not problems and not staged.rows:
+                problems, total = [Problem("the manifest has no rows")], 1
+            if problems:
+                raise ManifestError(problems, total=total)
+            _follow_jobs(conn)
+            conn.execute("update batch set fingerprint = ?", (fingerprint,))
+            conn.execute("delete from seen")
+    finally:
+        conn.execute(f"pragma cache_size = {cache}")
     return staged
 
 
@@ -92,65 +109,81 @@ def _follow_jobs(conn: sqlite3.Connection) -> None:
     )
 
 
-def _stage_row(ledger: Ledger, row: Row, staged: Staged, terms: Terms) -> Problem | None:
-    staged.rows += 1
+def _stage_row(work: _Work, row: Row) -> Problem | None:
+    conn = work.ledger.conn
+    work.staged.rows += 1
     hashed = request_hash(row.model, row.parameters)
     occurrence = 1
     if row.id is None:
-        occurrence = ledger.conn.execute(
+        occurrence = conn.execute(
             "insert into seen values (?, 1) on conflict do update set n = n + 1 returning n", (hashed,)
         ).fetchone()[0]
     key = job_key(row.id, hashed, occurrence)
-    job = ledger.conn.execute(
-        "select id, request_hash, samples, wanted, metadata, position from jobs where key = ?", (key,)
-    ).fetchone()
+    estimate = to_nanos(work.terms.price(row))
+    job = conn.execute(_JOB, (estimate, key)).fetchone()
     if job is None:
-        _add_job(ledger, row, key, hashed, occurrence, staged, terms)
+        _add_job(work, row, key, hashed, occurrence, estimate)
         return None
     if job["wanted"]:
         return Problem(f"id {printable(row.id)!r} stands twice in the manifest", row.where, row.number, "id")
     if job["request_hash"] != hashed:
-        return _change_job(ledger, row, key, hashed, job, staged, terms)
-    _keep_job(ledger, row, job, staged, terms)
+        return _change_job(work, row, hashed, job, estimate)
+    _keep_job(work, row, job, estimate)
     return None
 
 
-def _keep_job(ledger: Ledger, row: Row, job: sqlite3.Row, staged: Staged, terms: Terms) -> None:
-    """The job is wanted again, with the manifest's present metadata, place and number of samples."""
-    ledger.conn.execute(
+_JOB: Final = """
+select id, key, request_hash, samples, wanted, model, parameters,
+       exists (select 1 from samples s
+               where s.job_id = jobs.id and s.state = 'pending' and s.estimate_nanos is not ?) as repriced
+from jobs where key = ?
+"""
+
+
+def _keep_job(work: _Work, row: Row, job: sqlite3.Row, estimate: int | None) -> None:
+    """The job is wanted again, with the manifest's present metadata, place, number of samples, and today's price."""
+    conn = work.ledger.conn
+    conn.execute(
         "update jobs set wanted = 1, position = ?, samples = ?, metadata = ?, source = ? where id = ?",
         (row.number, row.samples, _json(row.metadata), row.where, job["id"]),
     )
+    if job["repriced"] and estimate is not None:  # nothing is reserved for what is not sent: it follows the price
+        conn.execute(
+            "update samples set estimate_nanos = ? where job_id = ? and state = 'pending'", (estimate, job["id"])
+        )
     if row.samples > job["samples"]:
-        key = ledger.conn.execute("select key from jobs where id = ?", (job["id"],)).fetchone()[0]
-        _add_samples(ledger, row, job["id"], key, staged, terms)
+        have = conn.execute("select max(number) from samples where job_id = ?", (job["id"],)).fetchone()[0]
+        _add_samples(work, row, job["id"], job["key"], job["request_hash"], estimate, have=have)
 
 
-def _change_job(
-    ledger: Ledger, row: Row, key: str, hashed: str, job: sqlite3.Row, staged: Staged, terms: Terms
-) -> Problem | None:
+def _change_job(work: _Work, row: Row, hashed: str, job: sqlite3.Row, estimate: int | None) -> Problem | None:
     """The row's id stayed and its request changed: free where nothing was sent, else as `terms.changed` says."""
-    conn = ledger.conn
+    conn, terms = work.ledger.conn, work.terms
     states = {JobState(r[0]) for r in conn.execute("select state from samples where job_id = ?", (job["id"],))}
-    touched = conn.execute("select 1 from submissions where job_id = ? limit 1", (job["id"],)).fetchone()
-    if touched and terms.changed == "keep":
-        _keep_job(ledger, row, job, staged, terms)
+    sent = conn.execute("select 1 from submissions where job_id = ? limit 1", (job["id"],)).fetchone()
+    if sent and terms.changed == "keep":
+        # What is kept is the request too: further samples of it are of the job's, not of the row's new one.
+        kept = replace(row, model=job["model"], parameters=json.loads(job["parameters"]))
+        _keep_job(work, kept, job, to_nanos(terms.price(kept)))
         return None
-    if touched and (terms.changed == "stop" or states - _AT_REST):
-        staged.changed.append(key)
+    if sent and (terms.changed == "stop" or states - _AT_REST):
+        work.staged.changed.append(job["key"])
+        conn.execute("update jobs set wanted = 1 where id = ?", (job["id"],))  # a second row of this id is one too many
         remedy = (
             "--changed rerun makes it anew (and pays again), --changed keep keeps what there is"
             if states <= _AT_REST
             else "it is still under way at the hub: run once with --changed keep, then change it"
         )
         return Problem(f"{printable(row.id)!r} was sent with another request before: {remedy}", row.where, row.number)
-    if touched:
-        _retire(ledger, job["id"], key, staged, terms)
-        _add_job(ledger, row, key, hashed, 1, staged, terms)
-        return None
-    conn.execute("delete from samples where job_id = ?", (job["id"],))
-    conn.execute("delete from jobs where id = ?", (job["id"],))
-    _add_job(ledger, row, key, hashed, 1, staged, terms)
+    told = conn.execute(
+        "select 1 from events where sample_id in (select id from samples where job_id = ?) limit 1", (job["id"],)
+    ).fetchone()
+    if sent or told:
+        _retire(work, job["id"], job["key"])
+    else:
+        conn.execute("delete from samples where job_id = ?", (job["id"],))
+        conn.execute("delete from jobs where id = ?", (job["id"],))
+    _add_job(work, row, job["key"], hashed, 1, estimate)
     return None
 
 
@@ -163,10 +196,10 @@ _AT_REST: Final = {
 }
 
 
-def _retire(ledger: Ledger, job_id: int, key: str, staged: Staged, terms: Terms) -> None:
-    """The job keeps its history under another key, its files go aside, and its names are free."""
-    conn = ledger.conn
-    conn.execute("update jobs set key = ?, wanted = 0 where id = ?", (f"{key}@{job_id}", job_id))
+def _retire(work: _Work, job_id: int, key: str) -> None:
+    """The job keeps its history under a key that no row can have, its files go aside, and its names are free."""
+    ledger, conn = work.ledger, work.ledger.conn
+    conn.execute("update jobs set key = ?, wanted = 0 where id = ?", (f"set-aside:{job_id}:{key}", job_id))
     for sample in conn.execute("select id, state, name, file from samples where job_id = ?", (job_id,)).fetchall():
         name = f"set-aside/{sample['name']}-{sample['id']}"
         file = sample["file"] and f"set-aside/{sample['id']}-{sample['file'].replace('/', '-')}"
@@ -178,58 +211,60 @@ def _retire(ledger: Ledger, job_id: int, key: str, staged: Staged, terms: Terms)
             conn.execute(
                 "update generations set file = ? where sample_id = ? and file is not null", (file, sample["id"])
             )
-            staged.set_aside.append(sample["file"])
-            staged.moved_to.append(file)
+            work.staged.set_aside.append(Aside(sample["file"], file))
         if sample["state"] == JobState.PENDING:
-            ledger.move(sample["id"], Event.CANCELLED_HERE, at=terms.at, note="its row changed")
+            ledger.move(sample["id"], Event.CANCELLED_HERE, at=work.terms.at, note="its row changed")
 
 
-def _add_job(ledger: Ledger, row: Row, key: str, hashed: str, occurrence: int, staged: Staged, terms: Terms) -> None:
-    job_id = ledger.conn.execute(
+def _add_job(work: _Work, row: Row, key: str, hashed: str, occurrence: int, estimate: int | None) -> None:
+    job_id = work.ledger.conn.execute(
         "insert into jobs (key, row_id, occurrence, request_hash, model, prompt, parameters, metadata, samples,"
         " position, wanted, source, created_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) returning id",
         (key, row.id, occurrence, hashed, row.model, row.prompt, canonical(row.parameters), _json(row.metadata),
-         row.samples, row.number, row.where, terms.at),
+         row.samples, row.number, row.where, work.terms.at),
     ).fetchone()[0]  # fmt: skip
-    staged.added += 1
-    _add_samples(ledger, row, job_id, key, staged, terms)
+    work.staged.added += 1
+    _add_samples(work, row, job_id, key, hashed, estimate, have=0)
 
 
-def _add_samples(ledger: Ledger, row: Row, job_id: int, key: str, staged: Staged, terms: Terms) -> None:
-    """The job has as many samples as the row wants, each with its own name; those it has stay as they are."""
-    conn = ledger.conn
-    have = conn.execute("select coalesce(max(number), 0) from samples where job_id = ?", (job_id,)).fetchone()[0]
-    estimate = to_nanos(terms.price(row))
+def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, estimate: int | None, *, have: int) -> None:
+    """The job has as many samples as the row wants, each with its own name; the `have` first stay as they are."""
+    terms = work.terms
     seeds = row.parameters.get("seed") == "auto" and terms.takes_seed(row.model)
     stem = stem_for(row.id, row.prompt, key)
     for number in range(have + 1, row.samples + 1):
         seed = auto_seed(key, number) if seeds else None
-        hashed = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else None
+        own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
         first = stem if row.samples == 1 else f"{stem}-{number}"
-        name, name_key = _free_name(conn, first, f"{key}/{number}")
-        conn.execute(
-            "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"
-            " estimate_nanos, name, name_key) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?)",
-            (job_id, number, row.model, hashed or request_hash(row.model, row.parameters), seed, terms.attempts,
-             estimate, name, name_key),
-        )  # fmt: skip
-        staged.samples_added += 1
+        folder = f"{work.newest // ROOT_RESULTS:04d}/" if work.newest >= ROOT_RESULTS else ""
+        for mark in _marks(key, number):
+            added = work.ledger.conn.execute(
+                "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"
+                " estimate_nanos, name, name_key) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?)"
+                " on conflict (name_key) do nothing",
+                (job_id, number, row.model, own_hash, seed, terms.attempts, estimate, folder + first + mark,
+                 collision_key(first + mark)),
+            ).rowcount  # fmt: skip
+            if added:
+                break
+        work.newest += 1
+        work.staged.samples_added += 1
 
 
-def _free_name(conn: sqlite3.Connection, stem: str, identity: str) -> tuple[str, str]:
-    """A name, and its key on case-insensitive file systems, that no other sample has: the stem, or the stem and a mark.
+def _marks(key: str, number: int) -> Iterator[str]:
+    """What is put behind a name, until no other sample has it: nothing, a part of the sample's own hash, a number.
 
-    The first 10,000 results lie in the folder itself, each further 10,000 in a sub-folder of its own.
+    The first 10,000 results lie in the folder itself, each further 10,000 in a sub-folder of its own; names are
+    distinct over all of them.
     """
-    count = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
-    folder = f"{count // ROOT_RESULTS:04d}/" if count >= ROOT_RESULTS else ""
-    marks = ("", *(f"-{request_hash(identity, {})[3 + n : 11 + n]}" for n in range(8)))
-    for mark in itertools.chain(marks, (f"-{n}" for n in itertools.count(count))):
-        name_key = collision_key(stem + mark)
-        if not conn.execute("select 1 from samples where name_key = ?", (name_key,)).fetchone():
-            return folder + stem + mark, name_key
-    raise AssertionError  # pragma: no cover - the last chain never ends
+    yield ""
+    digest = request_hash(f"{key}/{number}", {})[3:]
+    yield from (f"-{digest[n : n + 8]}" for n in range(8))
+    yield from (f"-{n}" for n in itertools.count(2))
+
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value) if value else "{}"

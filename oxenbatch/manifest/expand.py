@@ -12,7 +12,7 @@ from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import Row
 from oxenbatch.manifest import templates
 from oxenbatch.manifest.draft import Draft, merged, own_names
-from oxenbatch.manifest.fields import CellFault, Plan, metadata_fault
+from oxenbatch.manifest.fields import LONGEST_NAME, MOST_NAMES, CellFault, Plan, metadata_fault
 from oxenbatch.manifest.head import OURS, RESERVED, Head, Overrides
 from oxenbatch.manifest.ids import Ids, id_fault, label
 from oxenbatch.manifest.source import Entry, Faulty
@@ -27,7 +27,6 @@ MOST_SAMPLES: Final = 10_000  # of one row; a slip of the finger past that is re
 LONGEST_PROMPT: Final = 100_000  # characters; the longest that any model is known to read is a tenth of it
 MOST_ROWS_OF_ONE: Final = 10_000_000  # rows that one entry may become, where --max-rows does not say less
 REFUSALS_TOLD: Final = 3  # rows that are named for one model that cannot be used; more would say the same
-MOST_NAMES: Final = 10_000  # fields' names that are remembered as spelt right; a stranger's file may have any number
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -236,6 +235,8 @@ class Expansion:
                     draft.metadata[field.name] = draft.filled(value, name)
             elif field.kind == "reserved":
                 draft.wrong(f"is not a parameter; {RESERVED[field.name]}", name)
+            elif field.kind == "nameless":
+                draft.wrong(f"{shown(name)} is no name for a field, expected 1 to {LONGEST_NAME} plain characters")
             elif value is not None:
                 draft.extra[name] = value
 

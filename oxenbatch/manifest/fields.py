@@ -26,6 +26,8 @@ OUTPUT_COLUMNS: Final = frozenset(
 """Columns of the dataset that are ours to fill in."""
 LONGEST_NAME: Final = 200  # characters of a metadata name: it becomes a column's name
 
+MOST_NAMES: Final = 10_000  # fields that are remembered; a stranger's file may have any number of names
+
 _ORDER: Final = ("integer", "number", "boolean", "null", "array", "object", "string")
 _WHOLE = re.compile(r"([-+]?[0-9]{1,20})(?:\.0+)?\Z")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
@@ -40,7 +42,7 @@ class Field:
     """What one field is."""
 
     kind: str
-    """parameter, metadata, reserved or extra."""
+    """parameter, metadata, reserved, extra, or nameless where it cannot be a name at all."""
     name: str
     """By the schema's own spelling; without `meta.`."""
     types: tuple[str, ...] | None = None
@@ -140,7 +142,7 @@ class Plan:
         self.properties = (self.model.properties() if self.model else None) or {}
         self._spelt = {name.casefold(): name for name in self.properties}
         self.fields: dict[str, Field] = {}
-        """Every field seen so far; see `learn`."""
+        """Fields that were seen; see `learn`."""
         self.base: dict[str, Any] | None = None
         """What stands under its rows; the expansion's."""
         self.base_metadata: dict[str, Any] = {}
@@ -154,13 +156,17 @@ class Plan:
 
     def learn(self, name: str) -> Field:
         """What the field is, remembered for the next row."""
-        field = self.fields[name] = self._field(name)
+        field = self._field(name)
+        if len(self.fields) < MOST_NAMES:
+            self.fields[name] = field
         return field
 
     def _field(self, name: str) -> Field:
         folded = name.casefold()
         if folded.startswith("meta."):
             return Field("metadata", name[5:].strip())
+        if not name.strip() or len(name) > LONGEST_NAME or CONTROL.search(name):
+            return Field("nameless", name)
         if folded in RESERVED:
             return Field("reserved", folded)
         if folded in OURS:

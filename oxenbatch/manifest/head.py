@@ -217,6 +217,8 @@ def _defaults(head: Head, value: Mapping[str, Member]) -> None:
                 head.wrong("cannot be the same for every row; say it in the rows", member.line, "defaults.id")
             elif key in RESERVED:
                 head.wrong(f"is not a parameter; {RESERVED[key]}", member.line, f"defaults.{key}")
+            elif key == "metadata" and not isinstance(inner, dict | None):
+                head.wrong(f"{shown(inner)}, expected a mapping", member.line, "defaults.metadata")
             else:
                 head.defaults[key] = inner
     for key in ("model", "prompt"):

@@ -1,0 +1,326 @@
+"""What the pages show as the program's own words is written anew, or with `--check` only compared.
+
+`<!-- generated: NAME -->` in a page: what follows, up to `<!-- /generated -->`, is what `BLOCKS[NAME]` gives now.
+Commands are really run, on the stand-in hub, in a folder that is thrown away; what differs from run to run (ids,
+times, ports, paths) is replaced, so that the same program always gives the same page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime as dt
+import difflib
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+from click.testing import CliRunner
+
+import oxenbatch.jobs
+from oxenbatch.cli import COMMANDS, cli
+from oxenbatch.jobs import MOVES, Event, JobState
+from oxenbatch.manifest import load_manifest
+from oxenbatch.sandbox.mishaps import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent
+OXENBATCH = Path(sys.executable).with_name("oxenbatch")
+WIDTH = 100
+PATIENCE_S = 30.0  # for one command; on a slow machine the slowest takes five
+MARKS = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+WHEN = re.compile(r"\b20\d\d-\d\d-\d\d([ T])\d\d:\d\d:\d\d(\+00:00)?")
+
+
+class Shell:
+    """A user's terminal in a folder of its own; it notes what was typed and what came of it."""
+
+    def __init__(self, folder: Path, speed: float = 1000) -> None:
+        self.folder, self.shown, self.hubs = folder, [], []
+        self.ports: dict[str, str] = {}
+        shutil.copytree(ROOT / "manifests", folder / "manifests", ignore=shutil.ignore_patterns("out"))
+        shutil.copytree(ROOT / "docs" / "faults", folder, dirs_exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OXEN", "COV_"))}
+        self.environ = kept | {
+            "HOME": str(folder / ".home"), "XDG_CACHE_HOME": str(folder / ".cache"), "COLUMNS": str(WIDTH),
+            "NO_COLOR": "1", "TERM": "dumb", "TZ": "UTC", "LC_ALL": "C.UTF-8", "OXENBATCH_SPEED": str(speed),
+            "OXEN_API_KEY": "sandbox", "PYTHONUNBUFFERED": "1",
+        }  # fmt: skip
+
+    def start(self, typed: str) -> subprocess.Popen[str]:
+        """The command runs; `OXENBATCH` in front may be a variable or two, as in a shell."""
+        words = shlex.split(typed, comments=True)
+        environ = dict(self.environ)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            environ[name] = value
+        for real, known in self.ports.items():
+            words = [word.replace(known, real) for word in words]
+        words[0] = str(OXENBATCH) if words[0] == "oxenbatch" else words[0]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+        return subprocess.Popen(words, cwd=self.folder, env=environ, text=True, **pipes)
+
+    def run(self, typed: str) -> str:
+        """The command has been typed and has ended; what it printed."""
+        printed, _ = self.start(typed).communicate(timeout=PATIENCE_S)
+        self.note(typed, printed)
+        return printed
+
+    def note(self, typed: str, printed: str = "") -> None:
+        """Both stand in the transcript."""
+        self.shown.append(f"$ {typed}\n{printed}")
+
+    def serve(self, faults: str) -> None:
+        """The stand-in hub is served in the background, on a port that the page calls 8123."""
+        typed = f"oxenbatch sandbox --port 8123 --speed 1000 --faults {faults}"
+        hub = self.start(typed.replace("8123", "0"))
+        self.hubs.append(hub)
+        assert hub.stdout is not None
+        said = hub.stdout.readline()
+        for known, key in (("8123", "url"), ("8124", "files_url")):
+            self.ports[json.loads(said)[key].rpartition(":")[2]] = known
+        self.note(f"{typed} &", said)
+
+    def record(self, *names: str) -> None:
+        """What the stand-in hub says of itself, as `curl` and `jq` would show it."""
+        port = next(real for real, known in self.ports.items() if known == "8123")
+        with urlopen(f"http://127.0.0.1:{port}/_sandbox/record") as answer:
+            told = json.load(answer)
+        printed = json.dumps({name: told[name] for name in names}, separators=(",", ":")) + "\n"
+        self.note(f"curl -s http://127.0.0.1:8123/_sandbox/record | jq -c '{{{', '.join(names)}}}'", printed)
+
+    def sql(self, ledger: str, query: str) -> None:
+        """The query's rows, as the sqlite3 shell shows them."""
+        with sqlite3.connect(self.folder / ledger) as db:
+            rows = db.execute(query).fetchall()
+        self.note(f'sqlite3 {ledger} "{query}"', "".join("|".join(map(str, row)) + "\n" for row in rows))
+
+    def transcript(self) -> str:
+        """Everything that was typed and printed, without what differs from one day to the next."""
+        text = "\n".join(self.shown)
+        for hub in self.hubs:
+            hub.terminate()
+            hub.communicate(timeout=PATIENCE_S)
+        for real, known in self.ports.items():
+            text = text.replace(f":{real}", f":{known}")
+        numbers: dict[str, int] = {}
+        count = itertools.count(1)
+        text = UUID.sub(lambda m: f"00000000-0000-4000-8000-{numbers.setdefault(m[0], next(count)):012d}", text)
+        text = WHEN.sub(lambda m: f"2026-11-22{m[1]}03:00:00{m[2] or ''}", text.replace(str(self.folder), "."))
+        assert str(Path.home()) not in text.replace("/root", "/root " * (Path.home() == Path("/"))), text
+        return f"```console\n{text.rstrip()}\n```"
+
+
+def in_a_shell(story: Callable[[Shell], None]) -> Callable[[], str]:
+    """A block that is the story's transcript."""
+
+    def block() -> str:
+        with tempfile.TemporaryDirectory(prefix="oxenbatch-docs-") as name:
+            shell = Shell(Path(name))
+            story(shell)
+            return shell.transcript()
+
+    return block
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    cells = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+# -- what is run -------------------------------------------------------------------------------------------------------
+
+
+def demo(shell: Shell) -> None:
+    shell.run("oxenbatch run manifests/demo.yaml --sandbox")
+    shell.run("ls manifests/out/demo")
+    shell.run("oxenbatch show manifests/demo.yaml sunset")
+    shell.run("oxenbatch run manifests/demo.yaml --sandbox    # again: nothing is made or paid")
+
+
+def killed(shell: Shell) -> None:
+    typed = "oxenbatch run manifests/prompts.txt --model nano-banana-2 --sandbox"
+    shell.environ["OXENBATCH_SPEED"] = "3"  # slow enough to be killed while all four are at the hub
+    run = shell.start(typed)
+    ledger = shell.folder / "manifests/out/prompts/ledger.db"
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        with sqlite3.connect(ledger) if ledger.exists() else sqlite3.connect(":memory:") as db:
+            if db.execute("select 1 from sqlite_master where name = 'samples'").fetchone() and db.execute(
+                "select count(*) from samples where state in ('queued', 'processing')"
+            ).fetchone() == (4,):
+                break
+    run.send_signal(signal.SIGKILL)
+    printed, _ = run.communicate(timeout=PATIENCE_S)
+    shell.note(f"{typed} &", printed)
+    shell.note("sleep 2; kill -9 $!")
+    shell.run("oxenbatch status manifests/prompts.txt")
+    shell.run(typed)
+
+
+def wrong(shell: Shell) -> None:
+    rows = 'id,prompt,duration,aspect_ratio\nreef,A reef,5,16:9\nreef,A reef at night,six,16:9\nshore,,5,"wide"\n'
+    (shell.folder / "wrong.csv").write_text(rows)
+    shell.run("cat wrong.csv")
+    shell.run("oxenbatch run wrong.csv --sandbox --model kling-video-v2-6-pro-text-to-video")
+
+
+def dry(shell: Shell) -> None:
+    shell.run("oxenbatch run manifests/ocean-loops.yaml --sandbox --dry-run")
+
+
+def reading(shell: Shell) -> None:
+    shell.start("oxenbatch run manifests/product-shots.csv --sandbox").communicate(timeout=PATIENCE_S)
+    shell.run("oxenbatch status manifests/product-shots.csv")
+    shell.run("oxenbatch ls manifests/product-shots.csv")
+
+
+def lost_answers(shell: Shell) -> None:
+    shell.run("cat lost-answers.json")
+    shell.serve("lost-answers.json")
+    shell.run("oxenbatch run manifests/product-shots.csv --hub http://127.0.0.1:8123 -c 1")
+    shell.run("oxenbatch show manifests/product-shots.csv mug-front")
+    shell.record("posts", "generations", "charged")
+
+
+def busy_hub(shell: Shell) -> None:
+    shell.run("cat busy-hub.json")
+    shell.serve("busy-hub.json")
+    shell.run("oxenbatch run manifests/product-shots.csv --hub http://127.0.0.1:8123 -c 1 --settle 2s")
+    shell.run("oxenbatch show manifests/product-shots.csv mug-front")
+    shell.record("posts", "generations", "charged")
+
+
+def bad_files(shell: Shell) -> None:
+    shell.run("cat bad-files.json")
+    shell.serve("bad-files.json")
+    shell.run("oxenbatch run manifests/product-shots.csv --hub http://127.0.0.1:8123 -c 1")
+    query = "select generation_id, state, fetch_tries from generations order by accepted_at, generation_id"
+    shell.sql("manifests/out/product-shots/ledger.db", query)
+    shell.record("posts", "generations", "charged")
+
+
+# -- what is read ------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """The `--help` of the program and of each command."""
+    parts = []
+    for name in ("", *COMMANDS):
+        args = [*filter(None, [name]), "--help"]
+        told = CliRunner().invoke(cli, args, prog_name="oxenbatch", terminal_width=WIDTH, catch_exceptions=False)
+        parts.append(f"## {f'oxenbatch {name}'.strip()}\n\n```text\n{told.output.rstrip()}\n```")
+    return "\n\n".join(parts)
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """What stands under each state and each event in the code."""
+    told: dict[str, str] = {}
+    for node in ast.walk(ast.parse(Path(oxenbatch.jobs.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name in ("JobState", "Event"):
+            for name, text in itertools.pairwise(node.body):
+                if isinstance(name, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                    told[name.value.value] = text.value.value
+    return told
+
+
+def diagram() -> str:
+    """Every move that changes a state, drawn from the table that the program obeys."""
+    lines = ["stateDiagram-v2", "  [*] --> pending"]
+    for state, moves in MOVES.items():
+        to: dict[JobState, list[str]] = {}
+        for event, after in moves.items():
+            to.setdefault(after, []).append(event)
+        lines += [f"  {state} --> {after}: {', '.join(events)}" for after, events in to.items() if after is not state]
+    return "```mermaid\n" + "\n".join(lines) + "\n```"
+
+
+def states() -> str:
+    return table(("state", "what it means"), [(f"`{state}`", meanings()[state]) for state in JobState])
+
+
+def events() -> str:
+    rows = []
+    for event in Event:
+        moves = [(state, to[event]) for state, to in MOVES.items() if event in to]
+        said = meanings().get(event) or f"The hub says that the generation is {event.removeprefix('seen_')}."
+        shown = "; ".join(f"{state} → {after}" for state, after in moves if state is not after)
+        rows.append((f"`{event}`", said, shown, ", ".join(state for state, after in moves if state is after)))
+    return table(("event", "what happened", "moves", "changes nothing in"), rows)
+
+
+def fault_kinds() -> str:
+    def options(given: Any) -> str:
+        return ", ".join(f"`{name}`: {json.dumps(value)}" for name, value in given.items())
+
+    rows = [(f"`{name}`", kind.says, f"`{kind.on}`", options(kind.options)) for name, kind in KINDS.items()]
+    return table(("`do`", "what happens", "`on`, where a rule names none", "options and their defaults"), rows)
+
+
+def expansion() -> str:
+    """The rows that an example becomes."""
+    rows = load_manifest(ROOT / "manifests/ocean-loops.yaml").rows(dt.date(2026, 11, 22))
+    return table(
+        ("id", "prompt", "sent beside it", "samples"),
+        [
+            (f"`{r.id}`", r.prompt, ", ".join(f"{n}: {v}" for n, v in r.parameters.items() if n != "prompt"),
+             str(r.samples))
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+STORIES = (demo, killed, wrong, dry, reading, lost_answers, busy_hub, bad_files)
+TABLES = (commands, diagram, states, events, fault_kinds, expansion)
+BLOCKS: dict[str, Callable[[], str]] = {
+    story.__name__.replace("_", "-"): cache(in_a_shell(story)) for story in STORIES
+} | {block.__name__.replace("_", "-"): block for block in TABLES}
+
+
+def renewed(page: str) -> str:
+    """The page with every block as it is now."""
+    return MARKS.sub(lambda mark: f"{mark[1]}{BLOCKS[mark[2]]()}\n{mark[3]}", page)
+
+
+def main() -> None:
+    """Every page is as the program is; with `--check` the differences are told, and exit 1 says that there are some."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a page is not true any more")
+    check = parser.parse_args().check
+    differ = False
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        before = path.read_text(encoding="utf-8")
+        after = renewed(before)
+        if check and after != before:
+            differ = True
+            name = path.relative_to(ROOT)
+            lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"{name}", f"{name}, as it is now")
+            print(*lines, sep="\n")
+        elif after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    if differ:
+        sys.exit("a page and the program disagree: run `.venv/bin/python docs/generate.py`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""What all batches of this user share: which ledgers there are, and the limits that hold over all of them at once.
+
+One small SQLite file in the user's data folder. Ledgers register in it, so that a send of theirs is never adopted by
+another; runs write there how many places at the hub and how much money they hold, before they take them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from platformdirs import user_config_path, user_data_path
+
+from oxenbatch.errors import ConfigProblem, printable
+from oxenbatch.ledger.book import BUSY_TIMEOUT_S, to_nanos
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME: Final = "account.db"
+CONFIG: Final = "config.toml"
+
+_TABLES: Final = """
+create table if not exists batches (
+  ledger text primary key,
+  hub text not null,
+  registered_at real not null,
+  pid integer,
+  active integer not null default 0
+) strict;
+create table if not exists spending (
+  ledger text not null,
+  hub text not null,
+  day text not null,
+  before_nanos integer not null,
+  nanos integer not null,
+  primary key (day, hub, ledger)
+) strict, without rowid;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """What the user's configuration allows all batches together; None: no such limit."""
+
+    concurrency: int | None = None
+    max_cost_per_day: Decimal | None = None
+    """Dollars in one day of this machine's local time."""
+
+
+def read_limits(path: Path | None = None) -> AccountLimits:
+    """The limits in the user's `config.toml`; `ConfigProblem` where it says what cannot be used."""
+    path = path or user_config_path("oxenbatch") / CONFIG
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except FileNotFoundError:
+        return AccountLimits()
+    except (OSError, ValueError) as error:
+        raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
+    known = {"concurrency", "max_cost_per_day"}
+    if strangers := sorted(content.keys() - known):
+        raise ConfigProblem(f"{printable(path)}: {printable(strangers[0])} is no setting; known are {sorted(known)}")
+    concurrency, cost = content.get("concurrency"), content.get("max_cost_per_day")
+    if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+        raise ConfigProblem(f"{printable(path)}: concurrency is {concurrency!r}, expected a whole number from 1")
+    if cost is not None and (isinstance(cost, bool) or not isinstance(cost, int | Decimal) or cost < 0):
+        raise ConfigProblem(f"{printable(path)}: max_cost_per_day is {cost!r}, expected dollars")
+    return AccountLimits(concurrency, None if cost is None else Decimal(cost))
+
+
+class Account:
+    """The register of one user's ledgers at one hub, as one batch sees it. A context manager; bound to its thread."""
+
+    def __init__(self, hub: str, ledger: Path, *, at: float, limits: AccountLimits, folder: Path | None = None) -> None:
+        self.hub = hub
+        self.limits = limits
+        self._ledger = str(ledger.resolve())
+        folder = folder or user_data_path("oxenbatch")
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._conn = sqlite3.connect(folder / NAME, timeout=BUSY_TIMEOUT_S, isolation_level=None,
+                                         check_same_thread=False)  # fmt: skip
+            self._conn.execute("pragma journal_mode = wal")
+            self._conn.executescript(_TABLES)
+            self._conn.execute(
+                "insert into batches (ledger, hub, registered_at, pid) values (?, ?, ?, ?)"
+                " on conflict do update set hub = excluded.hub, pid = excluded.pid",
+                (self._ledger, hub, at, os.getpid()),
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigProblem(f"the register of batches in {printable(folder)} cannot be used: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._conn.execute("update batches set pid = null where ledger = ?", (self._ledger,))
+        self._conn.close()
+
+    def siblings(self) -> list[Path]:
+        """The other ledgers of this user at this hub that are still there."""
+        rows = self._conn.execute(
+            "select ledger from batches where hub = ? and ledger <> ?", (self.hub, self._ledger)
+        ).fetchall()
+        return [path for row in rows if (path := Path(row[0])).is_file()]
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the configuration sets a limit for all batches together."""
+        return self.limits != AccountLimits()
+
+    @contextlib.contextmanager
+    def reserving(self, active: int, committed_nanos: int, day: str) -> Iterator[Room]:
+        """The room that the account leaves this batch; what is taken in it is kept.
+
+        `active`: generations that this batch has at the hub; `committed_nanos`: what it has cost so far, or may. Other
+        runs wait meanwhile (milliseconds), so that two of them never take the same place.
+        """
+        self._conn.execute("begin immediate")
+        try:
+            # A batch's spending of a day is what it has committed since its first look that day: money that comes back,
+            # and charges that differ from their estimates, are in it by themselves.
+            self._conn.execute(
+                "insert into spending values (?, ?, ?, ?, 0) on conflict do update set nanos = ? - before_nanos",
+                (self._ledger, self.hub, day, committed_nanos, committed_nanos),
+            )
+            room = Room(self._places(active), self._nanos(day))
+            yield room
+            self._conn.execute("update batches set active = ? where ledger = ?", (active + room.taken, self._ledger))
+            self._conn.execute(
+                "update spending set nanos = nanos + ? where ledger = ? and hub = ? and day = ?",
+                (room.nanos_taken, self._ledger, self.hub, day),
+            )
+            self._conn.execute("commit")
+        except BaseException:
+            self._conn.execute("rollback")
+            raise
+
+    def _places(self, active: int) -> int | None:
+        if self.limits.concurrency is None:
+            return None
+        others = self._conn.execute(
+            "select pid, active from batches where hub = ? and ledger <> ? and pid is not null and active > 0",
+            (self.hub, self._ledger),
+        ).fetchall()
+        taken: int = active + sum(count for pid, count in others if _is_alive(pid))
+        return max(0, self.limits.concurrency - taken)
+
+    def _nanos(self, day: str) -> int | None:
+        if self.limits.max_cost_per_day is None:
+            return None
+        spent = self._conn.execute(
+            "select coalesce(sum(nanos), 0) from spending where hub = ? and day = ?", (self.hub, day)
+        ).fetchone()[0]
+        return (to_nanos(self.limits.max_cost_per_day) or 0) - int(spent)
+
+
+@dataclass(slots=True)
+class Room:
+    """What may be taken now, and what was; None: no limit."""
+
+    places: int | None
+    nanos: int | None
+    taken: int = 0
+    nanos_taken: int = 0
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

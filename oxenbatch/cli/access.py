@@ -1,0 +1,98 @@
+"""Batches and hubs, as commands beside `run` name them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from oxenbatch.cli.options import option
+from oxenbatch.errors import MachineError, UsageProblem, printable
+from oxenbatch.ledger import reads
+from oxenbatch.ledger.book import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from oxenbatch.batch import Access
+
+LEDGER: Final = "ledger.db"
+MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def ledgers_of(name: str) -> list[Path]:
+    """The ledgers that BATCH names: an output folder, a folder of dated ones, a ledger file, or a manifest."""
+    path = Path(name)
+    if path.is_dir():
+        found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"))
+        if not found:
+            raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there")
+        return found
+    if not path.exists():
+        raise UsageProblem(f"{printable(name)} does not exist: name an output folder or a manifest")
+    if path.suffix.lower() not in MANIFESTS:
+        return [path]
+    from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - a folder does not need it
+
+    manifest = load_manifest(path)
+    found = sorted(folder / LEDGER for folder in manifest.folders() if (folder / LEDGER).is_file())
+    if not found:
+        today = manifest.output_folder(dt.datetime.now().astimezone().date())
+        raise UsageProblem(f"no run of {printable(name)} has begun (there is no ledger in {printable(today)})")
+    return found
+
+
+def the_ledger_of(name: str) -> Path:
+    """The one ledger that BATCH names; of dated batches the newest."""
+    return ledgers_of(name)[-1]
+
+
+def jobs_named(ledger: Ledger, names: tuple[str, ...]) -> list[int]:
+    """The jobs that these names mean, one each; `UsageProblem` where a name means none or several."""
+    jobs: list[int] = []
+    for name in names:
+        found = reads.find_jobs(ledger, name)
+        if len(found) != 1:
+            raise UsageProblem(
+                f"{printable(name)!r} names {len(found) or 'no'} job{'s' if len(found) > 1 else ''} of this batch;"
+                " `oxenbatch ls` lists them"
+            )
+        jobs += found
+    return jobs
+
+
+def hub_options(command: F) -> F:
+    """`--hub` and `--sandbox`, for commands that ask the hub about a batch."""
+    command = option("--sandbox", is_flag=True, help="Ask the stand-in hub that made this batch.")(command)
+    hub_help = "The hub's address. [the one that made the batch]"
+    return option("--hub", also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[Access]:
+    """The hub that made this batch, with the key for it."""
+    from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.batch import Access  # noqa: PLC0415
+    from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
+    from oxenbatch.settings import find_key  # noqa: PLC0415
+
+    if sandbox:
+        with stand_in(ledger_path.parent) as served:
+            yield Access(served.url, served.key)
+        return
+    with Ledger.open(ledger_path) as ledger:
+        batch = reads.batch(ledger)
+    if batch is None:
+        raise MachineError(f"{printable(ledger_path)}: no run has begun here")
+    url = hub or batch.hub
+    if "://" not in url:
+        raise UsageProblem("this batch was made on a stand-in hub: add --sandbox, or --hub with its address")
+    yield Access(origin_of(url), find_key(url))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,223 @@
+"""The commands by which a person decides: `retry`, `cancel`, `resolve`, `reject`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oxenbatch.cli.access import access_to, hub_options, jobs_named, plural, the_ledger_of
+from oxenbatch.errors import UsageProblem, printable
+from oxenbatch.jobs import JobState
+from oxenbatch.ledger import decisions
+from oxenbatch.ledger.book import Ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oxenbatch.batch import Access
+
+ATTEMPTS = click.option(
+    "--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries that each of them gets."
+)
+JOBS = click.option("--job", "jobs", multiple=True, help="Only this job: its id, key, generation_id or file.")
+
+
+@click.command(short_help="Put failed samples back to pending.")
+@click.argument("batch", metavar="BATCH")
+@click.option("--state", type=click.Choice(["failed", "cancelled"]), default="failed", show_default=True,
+              help="Which samples.")  # fmt: skip
+@JOBS
+@click.option("--error", default="", metavar="TEXT", help="Only samples whose error holds this text.")
+@ATTEMPTS
+def retry(batch: str, *, state: str, jobs: tuple[str, ...], error: str, attempts: int) -> None:
+    """Put failed samples back to pending; the next `run` sends them.
+
+    For the morning after: the model was overloaded at night, and everything that it failed is to be tried again.
+
+    \b
+    Examples:
+      oxenbatch retry out/ocean-loops
+      oxenbatch retry out/ocean-loops --error overloaded
+    """
+    with Ledger.open(the_ledger_of(batch)) as ledger:
+        chosen = decisions.choose(ledger, [JobState(state)], jobs=jobs_named(ledger, jobs), error=error)
+        count = decisions.retry(ledger, chosen, attempts=attempts, at=time.time())
+    click.echo(f"{plural(count, 'sample')} put back; `oxenbatch run` sends them" if count else "nothing to put back")
+
+
+@click.command(short_help="Cancel at the hub what is active, and stop the rest being sent.")
+@click.argument("batch", metavar="BATCH")
+@JOBS
+@hub_options
+def cancel(batch: str, *, jobs: tuple[str, ...], hub: str | None, sandbox: bool) -> None:
+    """Cancel what is active at the hub, and what is not sent yet.
+
+    For the wrong prompt, noticed a minute too late. What the hub has finished stays yours and is downloaded by the
+    next `run`; `oxenbatch retry --state cancelled` takes it back.
+
+    \b
+    Examples:
+      oxenbatch cancel out/ocean-loops
+      oxenbatch cancel out/ocean-loops --job hero
+    """
+    path = the_ledger_of(batch)
+    with Ledger.open(path) as ledger:
+        chosen = jobs_named(ledger, jobs)
+        unsent = decisions.cancel_unsent(
+            ledger, decisions.choose(ledger, [JobState.PENDING], jobs=chosen), at=time.time()
+        )
+        active = decisions.choose(ledger, [JobState.QUEUED, JobState.PROCESSING], jobs=chosen)
+        open_sends = decisions.choose(ledger, [JobState.SUBMITTING, JobState.UNCERTAIN], jobs=chosen)
+    ended: dict[str, int] = {}
+    if active:
+        with access_to(path, hub=hub, sandbox=sandbox) as access:
+            ended = asyncio.run(_cancel_at_hub(path, access, active))
+    words = [f"{unsent} not sent"] if unsent else []
+    words += [f"{count} {status} at the hub" for status, count in sorted(ended.items())]
+    click.echo("cancelled: " + (", ".join(words) or "nothing"))
+    if open_sends:
+        click.echo(
+            f"{plural(len(open_sends), 'sample')} just being sent or not accounted for: the next `run` finds out, and"
+            " `oxenbatch cancel` can be called again then",
+            err=True,
+        )
+
+
+async def _cancel_at_hub(path: Path, access: Access, samples: list[int]) -> dict[str, int]:
+    from oxenbatch.hub import Hub, NotFound  # noqa: PLC0415 - not for --help
+    from oxenbatch.ledger import news, reads  # noqa: PLC0415
+
+    ended: dict[str, int] = {}
+    async with Hub(access.url, access.key) as hub:
+        with Ledger.open(path) as ledger:
+            for generation_id in reads.generations_of(ledger, samples):
+                try:
+                    await hub.cancel(generation_id)
+                    after = await hub.generation(generation_id)
+                except NotFound:
+                    ended["unknown"] = ended.get("unknown", 0) + 1
+                    continue
+                news.apply(ledger, [after], at=hub.time.now())
+                ended[after.status] = ended.get(after.status, 0) + 1
+    return ended
+
+
+@click.command(short_help="Settle held sends.")
+@click.argument("batch", metavar="BATCH")
+@click.option("--adopt", metavar="ID", help="This generation at the hub is the held send's.")
+@click.option("--resubmit", is_flag=True, help="Send it again: the hub has not made it, or paying twice is all right.")
+@click.option("--drop", is_flag=True, help="Give it up.")
+@JOBS
+@click.option("--json", "as_json", is_flag=True, help="List held sends as JSON, one object a line.")
+@hub_options
+def resolve(batch: str, **options: Any) -> None:
+    """List the sends about which nobody can decide but you, or settle them.
+
+    A send is held when it may have landed and the hub's list does not say: look at the hub's own page for a
+    generation of that prompt and time. If there is one, adopt it; if not, resubmit.
+
+    \b
+    Examples:
+      oxenbatch resolve out/ocean-loops
+      oxenbatch resolve out/ocean-loops --job hero --adopt 0b1c2d3e-0000-4000-8000-000000000001
+      oxenbatch resolve out/ocean-loops --resubmit
+    """
+    chosen = [name for name in ("adopt", "resubmit", "drop") if options[name]]
+    if len(chosen) > 1:
+        raise click.UsageError("one of --adopt, --resubmit and --drop, not several")
+    path = the_ledger_of(batch)
+    with Ledger.open(path) as ledger:
+        held = decisions.held(ledger, jobs=jobs_named(ledger, options["jobs"]))
+        if not chosen:
+            _list_held(held, as_json=options["as_json"])
+            return
+        if not held:
+            click.echo("nothing is held")
+            return
+        if options["adopt"]:
+            _adopt(ledger, path, held, options)
+            return
+        for one in held:
+            (decisions.resubmit if options["resubmit"] else decisions.drop)(ledger, one, at=time.time())
+    done = "put back; `oxenbatch run` sends them" if options["resubmit"] else "given up"
+    click.echo(f"{plural(len(held), 'sample')} {done}")
+
+
+def _list_held(held: list[decisions.Held], *, as_json: bool) -> None:
+    for one in held:
+        if as_json:
+            click.echo(json.dumps({name: getattr(one, name) for name in one.__slots__}, ensure_ascii=False))
+            continue
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.intent_at))
+        click.echo(f"{printable(one.job, 60)} sample {one.number}, sent {at}, {printable(one.model)}")
+        click.echo(f"  {printable(one.prompt, 100)}")
+        click.echo(f"  {printable(one.why)}")
+    if not held and not as_json:
+        click.echo("nothing is held")
+
+
+def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict[str, Any]) -> None:
+    from oxenbatch.hub import Hub  # noqa: PLC0415 - not for --help
+    from oxenbatch.ledger import sends  # noqa: PLC0415
+    from oxenbatch.wire import as_uuid, echoes  # noqa: PLC0415
+
+    generation_id = as_uuid(options["adopt"])
+    if generation_id is None:
+        raise UsageProblem(f"{printable(options['adopt'])} is no generation_id")
+    if len(held) > 1:
+        raise UsageProblem(f"{len(held)} samples are held: say which one with --job")
+    one = held[0]
+    if one.generation_id is None and sends.owned(ledger, [generation_id]):
+        raise UsageProblem(f"{generation_id} is another sample's of this batch")
+    if one.generation_id not in (None, generation_id):
+        raise UsageProblem(f"the hub had given {one.generation_id} for this sample; only that one can be adopted")
+
+    async def ask(access: Access) -> Any:
+        async with Hub(access.url, access.key) as hub:
+            return await hub.generation(generation_id)
+
+    with access_to(path, hub=options["hub"], sandbox=options["sandbox"]) as access:
+        generation = asyncio.run(ask(access))
+    if echoes(generation, one.model, sends.sent_parameters(ledger, one.sample_id)) is False:
+        raise UsageProblem(f"{generation_id} was made by another request than this sample's")
+    decisions.adopt(ledger, one, generation_id, at=time.time())
+    click.echo(f"{printable(one.job, 60)} sample {one.number} is {generation_id}; `oxenbatch run` fetches it")
+
+
+@click.command(short_help="Set a result aside and make it anew.")
+@click.argument("batch", metavar="BATCH")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@ATTEMPTS
+def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
+    """Set the results of these jobs aside, and put their samples back to pending.
+
+    For the picture with six fingers. The file is kept in the folder `set-aside`; the next `run` makes (and pays for)
+    another. A row with `seed: auto` gets a new seed; a row with a seed of its own is sent as it was.
+
+    \b
+    Example:
+      oxenbatch reject out/ocean-loops hero
+    """
+    from oxenbatch.batch import locked, move_aside  # noqa: PLC0415 - not for --help
+
+    path = the_ledger_of(batch)
+    states = [JobState.DOWNLOADED, JobState.UNFETCHABLE]
+    with locked(path.parent, path), Ledger.open(path) as ledger:
+        files = {name for name in jobs if decisions.sample_of_file(ledger, name) is not None}
+        chosen = [decisions.sample_of_file(ledger, name) for name in files]
+        by_job = jobs_named(ledger, tuple(name for name in jobs if name not in files))
+        if by_job:
+            chosen += decisions.choose(ledger, states, jobs=by_job)
+        samples = sorted({sample for sample in chosen if sample is not None})
+        with ledger.immediate():
+            moves = decisions.set_aside(ledger, samples, attempts=attempts, at=time.time())
+            move_aside(path.parent, moves)
+    click.echo(
+        f"{plural(len(samples), 'result')} set aside; `oxenbatch run` makes them anew"
+        if samples
+        else "nothing to reject"
+    )
