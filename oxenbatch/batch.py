@@ -4,48 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import signal
 import tempfile
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from oxenbatch import __version__
 from oxenbatch.account import Account, AccountLimits, read_limits
-from oxenbatch.addresses import is_loopback
+from oxenbatch.addresses import is_loopback, origin_of
+from oxenbatch.catalog import Catalog, load_cached, save
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
-from oxenbatch.download import hash_of
-from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, TryAgain, printable
-from oxenbatch.hub import Hub
+from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
+from oxenbatch.folder import LEDGER, LOCK, locked, lost_files, move_aside, refuse_lost_ledger
+from oxenbatch.hub import DEFAULT_HUB, Hub, HubTrouble
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.clerk import ThreadClerk
+from oxenbatch.manifest import load_manifest
 from oxenbatch.names import inside
 from oxenbatch.plan import Limits, Stop
 from oxenbatch.reserve import Reserve
 from oxenbatch.runner import ModelFacts, Runner, Summary
+from oxenbatch.settings import find_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from decimal import Decimal
 
-    from oxenbatch.catalog import Catalog
     from oxenbatch.clock import Clock
-    from oxenbatch.ledger.decisions import Aside
+    from oxenbatch.folder import Damage
     from oxenbatch.manifest import Manifest
 
-LEDGER: Final = "ledger.db"
-LOCK: Final = "run.lock"
-MEDIA: Final = frozenset({".png", ".jpg", ".gif", ".webp", ".mp4", ".webm", ".mov"})
-
+MISSED_MAX: Final = 20  # unlisted models that are looked up: a manifest with more has another fault
 Watcher = Callable[[Runner, "Plan"], Coroutine[None, None, None]]
 
 
@@ -84,10 +82,42 @@ class Rehearsal:
     """Samples whose model has no known price."""
 
 
-async def fetch_catalog(access: Access) -> object:
-    """The hub's catalogue, as it says it; `HubTrouble` where it does not answer."""
-    async with Hub(access.url, access.key) as hub:
-        return await hub.models()
+def read_catalog(access: Access, say: Callable[[str], None] = lambda _: None) -> Catalog | None:
+    """The hub's catalogue, kept for later; the kept one where the hub does not answer; None where there is none."""
+    cache = user_cache_path("oxenbatch")
+
+    async def fetch() -> object:
+        async with Hub(access.url, access.key) as hub:
+            return await hub.models()
+
+    try:
+        payload = asyncio.run(fetch())
+    except HubTrouble as trouble:
+        kept = load_cached(cache, access.name)
+        instead = "the one kept from before is used" if kept else "rows are not checked against their models"
+        say(f"the hub's catalogue cannot be had ({trouble}); {instead}")
+        return kept
+    catalog = Catalog.from_answer(payload)
+    if not catalog.models:
+        say("the hub's catalogue is empty; rows are not checked against their models")
+        return None
+    with suppress(OSError):
+        save(cache, access.name, payload)
+    return catalog
+
+
+def learn_missing(catalog: Catalog, access: Access) -> bool:
+    """Models that were asked for and are not listed are looked up one by one; whether any was found."""
+
+    async def ask() -> bool:
+        found = False
+        async with Hub(access.url, access.key) as hub:
+            for model_id in sorted(catalog.missed)[:MISSED_MAX]:
+                with suppress(HubTrouble):
+                    found = catalog.learn(await hub.model(model_id)) or found
+        return found
+
+    return bool(catalog.missed) and asyncio.run(ask())
 
 
 class Batch:
@@ -140,7 +170,12 @@ class Batch:
         self._stack.enter_context(locked(self.folder, self.ledger_path))
         fresh = not self.ledger_path.exists()
         try:
-            return self._stage()
+            try:
+                return self._stage()
+            except ManifestError:
+                if not self.catalog or not learn_missing(self.catalog, self.access):
+                    raise
+                return self._stage()  # the hub knows a model that it does not list
         except ManifestError:
             if fresh:
                 self._unmake()
@@ -296,82 +331,6 @@ class Batch:
         }
 
 
-@contextmanager
-def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
-    """Nobody else works on this folder meanwhile; `TryAgain` at once, and who it is, where somebody does."""
-    # The kernel's own lock: it goes with the process, however that ends, and no child inherits it.
-    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        who = _who_works(ledger_path)
-        raise TryAgain(f"another run works on {printable(folder)}{who}; this one leaves it alone") from None
-    except OSError as error:
-        raise MachineError(f"cannot lock {printable(folder)}: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _who_works(ledger_path: Path) -> str:
-    with suppress(OxenbatchError), Ledger.open(ledger_path) as ledger:
-        run = reads.last_run(ledger)
-        if run and run["ended_at"] is None:
-            since = dt.datetime.fromtimestamp(run["started_at"]).astimezone().isoformat(" ", "seconds")
-            return f" (process {run['pid']} on {printable(run['host'])}, since {since})"
-    return ""
-
-
-# -- files --------------------------------------------------------------------------------------------------------
-
-
-def move_aside(folder: Path, moves: Iterable[Aside]) -> None:
-    """Results that were put aside lie where the ledger says."""
-    for move in moves:
-        with suppress(FileNotFoundError):
-            inside(folder, move.becomes).parent.mkdir(exist_ok=True)
-            inside(folder, move.was).rename(inside(folder, move.becomes))
-
-
-def lost_files(ledger: Ledger, folder: Path) -> list[int]:
-    """Samples whose file is gone, or has another size, than when it was put there."""
-    sizes: dict[str, dict[str, int]] = {}
-    lost: list[int] = []
-    for sample_id, file, size in reads.files(ledger):
-        parent, _, name = file.rpartition("/")
-        if parent not in sizes:
-            sizes.clear()  # files of a folder come together: one folder's sizes at a time is enough
-            sizes[parent] = sizes_in(folder / parent)
-        if sizes[parent].get(name) != size:
-            lost.append(sample_id)
-    return lost
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A file that is not as it was."""
-
-    sample_id: int
-    file: str
-    what: Literal["missing", "damaged"]
-
-
-def check_files(ledger: Ledger, folder: Path) -> list[Damage]:
-    """Every file of the batch that is gone, or whose bytes are not those that were put there."""
-    damage: list[Damage] = []
-    for sample_id, file, sha256 in reads.hashes(ledger):
-        try:
-            path = inside(folder, file)
-            if path.is_symlink() or hash_of(path) != sha256:
-                damage.append(Damage(sample_id, file, "damaged"))
-        except FileNotFoundError:
-            damage.append(Damage(sample_id, file, "missing"))
-        except (OSError, ValueError):
-            damage.append(Damage(sample_id, file, "damaged"))
-    return damage
-
-
 def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> Summary:
     """The paid files are fetched again, and nothing is sent."""
     folder = ledger_path.parent
@@ -384,40 +343,18 @@ def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> S
                 news.fetch_again(ledger, one.sample_id, at=clock.wall(), note=f"its file is {one.what}")
             run_id = runs.begin_run(ledger, version=__version__, at=clock.wall())
 
-        async def fetch() -> Summary:
+        async def fetch(clerk: ThreadClerk) -> Summary:
             async with Hub(access.url, access.key, clock=clock) as hub:
                 runner = Runner(clerk=clerk, hub=hub, folder=folder, limits=Limits(), run_id=run_id, models={},
                                 clock=clock, sending=False)  # fmt: skip
                 return await runner.run()
 
         with ThreadClerk(ledger_path) as clerk:
-            summary = asyncio.run(fetch())
+            summary = asyncio.run(fetch(clerk))
         with Ledger.open(ledger_path) as ledger:
             runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=clock.wall())
             write_metadata(ledger, folder)
         return summary
-
-
-def sizes_in(folder: Path) -> dict[str, int]:
-    """The size in bytes of each file in the folder; nothing where there is no folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return {e.name: e.stat(follow_symlinks=False).st_size for e in entries if e.is_file(follow_symlinks=False)}
-    except OSError:
-        return {}
-
-
-def refuse_lost_ledger(folder: Path) -> None:
-    """`MachineError` where the folder holds results and no ledger: going on would buy them again."""
-    if not folder.is_dir():
-        return
-    names = [path.name for path in folder.iterdir()]
-    strays = [name for name in names if name == METADATA or Path(name).suffix.lower() in MEDIA]
-    if strays:
-        raise MachineError(
-            f"{printable(folder)} holds results ({printable(strays[0])}) and no ledger: going on would pay for them"
-            f" again. Put {LEDGER} back from a backup, or choose another folder with -o"
-        )
 
 
 # -- dates --------------------------------------------------------------------------------------------------------
@@ -443,6 +380,30 @@ def is_unfinished(ledger: Ledger) -> bool:
     """Whether a run would have something to do, without a person."""
     facts = reads.facts(ledger)
     return facts.pending or bool(facts.submitting + facts.uncertain + facts.at_the_hub + facts.succeeded)
+
+
+def run(
+    manifest: str | Path,
+    *,
+    output: str | Path | None = None,
+    hub: str = DEFAULT_HUB,
+    key: str | None = None,
+    limits: Limits | None = None,
+    date: dt.date | None = None,
+) -> Summary:
+    """Make every file that the manifest asks for, as `oxenbatch run` does; how it ended.
+
+    `key`: else the environment's, or that of `auth_config.toml`. Raises `OxenbatchError` in its kinds where nothing
+    could be begun; what happens after that is in the summary and its exit code.
+    """
+    loaded = load_manifest(manifest)
+    access = Access(origin_of(hub), key or find_key(hub))
+    date = date or dt.datetime.now().astimezone().date()
+    folder = Path(output) if output else loaded.output_folder(date)
+    batch = Batch(loaded, folder, date, access=access, catalog=read_catalog(access),
+                  limits=with_manifest(limits or Limits(), loaded, None))  # fmt: skip
+    with batch as plan:
+        return batch.run(plan)
 
 
 def with_manifest(limits: Limits, manifest: Manifest, concurrency: int | None) -> Limits:

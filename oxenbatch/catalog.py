@@ -16,7 +16,6 @@ import re
 import tempfile
 import time
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -25,15 +24,15 @@ import jsonschema_rs
 
 from oxenbatch.errors import printable
 from oxenbatch.jobs import PER_POST
+from oxenbatch.prices import estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from decimal import Decimal
 
 RESERVED: Final = ("model", "num_generations", "target_namespace", "target_repo", "target_directory")
 """Fields of the request that are ours to fill in, so a schema that lists them asks nothing of a row."""
 
-_AUDIO: Final = ("generate_audio", "audio", "with_audio", "enable_audio", "sound")
-_SECONDS: Final = ("duration", "seconds")
 _SHOWN_ERRORS: Final = 20  # a row with more than that is wrong as a whole; the rest would only scroll by
 _BACKTRACKS: Final = 20_000  # a pattern of the hub's may not take longer than a millisecond or so over a row
 
@@ -96,81 +95,8 @@ class Model:
         return (self._properties or {}).get(name, {}).get("default")
 
     def price(self, parameters: Mapping[str, Any]) -> Decimal | None:
-        """The estimated dollars of ONE generation, None where it cannot be told.
-
-        Where the parameters leave a choice of prices open, it is the dearest that could apply: `--max-cost` holds
-        only if an estimate is never too low.
-        """
-        method = self.pricing.get("method")
-        if method == "per_image":
-            each = self._image_price(parameters)
-            count = max((n for n in map(_whole, (parameters.get("num_images"), parameters.get("n"))) if n), default=1)
-            return None if each is None else each * count
-        if method == "per_video_output_second":
-            rate, seconds = self._second_price(parameters), self._seconds(parameters)
-            return None if rate is None or seconds is None else rate * seconds
-        return None
-
-    def _given(self, parameters: Mapping[str, Any], *names: str) -> Any:
-        for name in names:
-            value = parameters.get(name)
-            if value is None:
-                value = self.default(name)
-            if value is not None:
-                return value
-        return None
-
-    def _image_price(self, parameters: Mapping[str, Any]) -> Decimal | None:
-        grid = self.pricing.get("cost_per_image_grid")
-        flat = _dollars(self.pricing.get("cost_per_image"))
-        if not isinstance(grid, dict) or not grid:
-            return flat
-        rows = _matching(grid, self._given(parameters, "quality"))
-        prices: list[Decimal | None] = []
-        for row in rows:
-            if isinstance(row, dict):
-                prices += map(_dollars, _matching(row, self._given(parameters, "resolution", "image_size", "size")))
-            else:
-                prices.append(_dollars(row))
-        if len(prices) != 1:
-            prices.append(flat)
-        return max((price for price in prices if price is not None), default=flat)
-
-    def _second_price(self, parameters: Mapping[str, Any]) -> Decimal | None:
-        resolution = self._given(parameters, "resolution", "size")
-        grid = self.pricing.get("cost_per_second_by_resolution")
-        rates: list[Decimal | None] = []
-        if isinstance(grid, dict) and grid:
-            rates += map(_dollars, _matching(grid, resolution))
-        if len(rates) != 1:
-            rates.append(_dollars(self.pricing.get("cost_per_second")))
-            if _lines(resolution) > 720:  # the common meaning of "high": more than 720 lines, or nobody knows
-                rates.append(_dollars(self.pricing.get("cost_per_second_high_res")))
-        if self._audio(parameters):
-            rates.append(_dollars(self.pricing.get("cost_per_second_with_audio")))
-        return max((rate for rate in rates if rate is not None), default=None)
-
-    def _audio(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether there may be sound: only a word against it, sent or the schema's default, rules it out."""
-        said = [value for name in _AUDIO if (value := self._given(parameters, name)) is not None]
-        return not said or any(value is not False and str(value).casefold() not in ("false", "off") for value in said)
-
-    def _seconds(self, parameters: Mapping[str, Any]) -> Decimal | None:
-        parts = parameters.get("multi_prompt")
-        listed = [part.get("duration") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-        known = [seconds for seconds in map(_number, listed) if seconds is not None]
-        summed = sum(known, Decimal(0)) if listed and len(known) == len(listed) else None
-        for name in _SECONDS:
-            sent = parameters.get(name)
-            if sent is None and name not in (self._properties or {}):
-                continue
-            value = _number(sent if sent is not None else self.default(name))
-            if value is None:  # a word such as `auto`, or silence: as long as it can be
-                value = _longest((self._properties or {}).get(name, {}))
-            if value is not None and summed is not None:
-                return max(value, summed) if sent is not None else summed
-            return value if value is not None else summed
-        return summed
+        """The estimated dollars of ONE generation, None where it cannot be told; see `prices.estimate`."""
+        return estimate(self.pricing, self._properties or {}, parameters)
 
 
 class Catalog:
@@ -182,6 +108,8 @@ class Catalog:
         self.warnings: list[str] = list(warnings)
         self.fetched_at = fetched_at
         """Unix seconds, where the answer comes from a copy that was kept."""
+        self.missed: set[str] = set()
+        """Ids that were asked for and are not here; the hub may know models that it does not list."""
 
     def __repr__(self) -> str:
         return f"<Catalog of {len(self._models)} models>"
@@ -218,7 +146,17 @@ class Catalog:
 
     def get(self, model_id: str) -> Model | None:
         """The model of that id."""
-        return self._models.get(model_id)
+        found = self._models.get(model_id)
+        if found is None:
+            self.missed.add(model_id)
+        return found
+
+    def learn(self, payload: Any) -> bool:
+        """The one model in the hub's answer is here as well; whether there was one."""
+        found = Catalog.from_answer([payload]).models
+        self._models.update({model.id: model for model in found})
+        self.missed.difference_update(model.id for model in found)
+        return bool(found)
 
     def suggest(self, model_id: str) -> list[str]:
         """Up to three ids that look like it, the nearest first."""
@@ -484,51 +422,3 @@ def _expected(error: jsonschema_rs.ValidationError, depth: int = 0) -> str:
         choices = [_expected(branch[0], depth + 1) for branch in kind.context if branch]
         return ", or ".join(dict.fromkeys(choices)) or "what one of the schema's variants allows"
     return f"what the model's schema allows ({printable(error.message, 200)})"
-
-
-def _dollars(value: Any) -> Decimal | None:
-    """A price as it was printed, never through binary fractions; None for what cannot be a price."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    return _number(value)
-
-
-def _number(value: Any) -> Decimal | None:
-    """`8`, `8.5`, `"8"` and `"8s"` as a Decimal, at least 0; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE]-?[0-9]{1,2})?)\s*(?:s|sec|seconds)?\s*", str(value))
-    return Decimal(found[1]) if found else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1000 else None
-
-
-def _matching(prices: dict[str, Any], wanted: Any) -> list[Any]:
-    """The entry of that name, without case; every entry where the name is not known."""
-    if wanted is not None:
-        for name, price in prices.items():
-            if str(name).casefold() == str(wanted).casefold():
-                return [price]
-    return list(prices.values())
-
-
-def _lines(resolution: Any) -> float:
-    """The lines of `720p`, `4K` or `1280x720`; without end where it cannot be told."""
-    text = str(resolution or "").casefold()
-    if found := re.fullmatch(r"\s*(\d{2,5})\s*[x*×]\s*(\d{2,5})\s*", text):
-        return min(int(found[1]), int(found[2]))
-    found = re.fullmatch(r"\s*(\d{3,5})p?\s*", text)
-    return int(found[1]) if found else float("inf")
-
-
-def _longest(schema: dict[str, Any]) -> Decimal | None:
-    """The most that a parameter can be by its schema."""
-    options = schema.get("enum")
-    found = [_number(option) for option in options] if isinstance(options, list) else []
-    found.append(_number(schema.get("maximum")))
-    for word in ("anyOf", "oneOf"):
-        several = schema.get(word)
-        found += [_longest(part) for part in several if isinstance(part, dict)] if isinstance(several, list) else []
-    return max((number for number in found if number is not None), default=None)

@@ -108,7 +108,8 @@ def rooms(
     free = limits.concurrency - sum(active.values())
     room: dict[str, int] = {}
     for model in models:
-        most = 0 if model in paused else 1 if model in single else limits.models.get(model, limits.concurrency)
+        most = limits.models.get(model, limits.concurrency)
+        most = 0 if model in paused else min(most, 1) if model in single else most
         left = min(free, most - active.get(model, 0))
         if left > 0:
             room[model] = left

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import logging
 import random
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch import plan, reconcile
 from oxenbatch.addresses import AddressRefused
 from oxenbatch.download import Blocking, Downloads
-from oxenbatch.errors import MachineError, OxenbatchError, gravest
+from oxenbatch.errors import MachineError, OxenbatchError, gravest, printable
 from oxenbatch.hub import AddressExpired, FileTrouble, Hub, HubTrouble, NotFound
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, runs, sends
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from oxenbatch.ledger.clerk import Clerk
     from oxenbatch.ledger.news import Fetch
     from oxenbatch.reserve import Reserve
+
+log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 15.0  # open POSTs may answer for so long after Ctrl-C
 LIST_LAG_S: Final = 5.0  # a fresh generation may be missing from the hub's lists for a moment
@@ -193,6 +196,7 @@ class Runner:
         self._subscribed = asyncio.Event()
         self._events_trusted = False
         self._events_missed = False
+        self._in_trouble = False
         self._look_at = 0.0
         self._scan_at = 0.0
         self._scans = 0
@@ -215,7 +219,9 @@ class Runner:
 
     def stop(self, why: Stop, words: str) -> None:
         """Nothing more is sent; the first sentence for a reason is the one that is told."""
-        self.stops.setdefault(why, words)
+        if why not in self.stops:
+            self.stops[why] = words
+            log.info("nothing more is sent: %s", words)
         self.bell.ring()
 
     def interrupt(self, why: Stop) -> None:
@@ -294,6 +300,9 @@ class Runner:
             self.stop(Stop.KEY, f"the hub refuses the key ({trouble})")
             return
         self._check_outage()
+        if not self._in_trouble:
+            self._in_trouble = True
+            log.warning("the hub cannot be read (%s); trying for up to %.0f s", trouble, self.limits.max_outage_s)
         pause = trouble.wait_s if trouble.wait_s is not None else 2.0 + 3.0 * self._jitter()
         await self.bell.wait(self.bell.mark, pause)
 
@@ -389,7 +398,10 @@ class Runner:
 
     async def _post(self, intent: Intent) -> None:
         answer = await self.hub.enqueue(intent)
-        self._lane = plan.after_answer(self._lane, answer, self.clock.monotonic(), self._jitter())
+        moment = self.clock.monotonic()
+        before, self._lane = self._lane, plan.after_answer(self._lane, answer, moment, self._jitter())
+        if self._lane.opens_at > max(before.opens_at, moment + 2.0):
+            log.warning("sending waits %.0f s: %s", self._lane.opens_at - moment, printable(answer.words))
         await self.clerk.do(sends.record, intent.submission_id, answer, at=self.hub.time.now())
         self._open_posts -= 1
         if answer.cause is Cause.CREDITS:
@@ -420,17 +432,19 @@ class Runner:
     async def _watch(self) -> None:
         while not self._over:
             mark = self.bell.mark
+            facts = await self.clerk.do(reads.facts)  # its own look: what the conductor saw may be a ring old
             now = self.clock.monotonic()
-            look_in = self._look_at - now if self.facts.at_the_hub else None
-            scan_in = self._scan_at - now if self.facts.uncertain else None
+            look_in = self._look_at - now if facts.at_the_hub else None
+            scan_in = self._scan_at - now if facts.uncertain else None
             try:
                 if scan_in is not None and scan_in <= 0:
                     await self._reconcile()
                 elif look_in is not None and look_in <= 0:
                     await self._look()
                 else:
+                    # The facts are learnt anew after the ring that brings us here, so what they know is a little old.
                     waits = [wait for wait in (look_in, scan_in) if wait is not None]
-                    await self.bell.wait(mark, min(waits) if waits else None)
+                    await self.bell.wait(mark, min(waits, default=HEARTBEAT_S))
             except HubTrouble as trouble:
                 await self._troubled(trouble)
 
@@ -441,6 +455,9 @@ class Runner:
         began = self.hub.time.now()
         self._look_at = self.clock.monotonic() + every
         listed = await self.hub.active()
+        if self._in_trouble:
+            self._in_trouble = False
+            log.warning("the hub answers again")
         watched = await self._apply(listed)
         ids = {generation.generation_id for generation in listed}
         gone = {i: at for i, at in watched.items() if i not in ids and at < began - LIST_LAG_S}
@@ -462,7 +479,10 @@ class Runner:
             self.stop(Stop.KEY, "a generation failed since the key is refused")
         for end in told.ends:
             breaker = self._breakers.get(end.model, plan.Breaker())
-            self._breakers[end.model] = plan.after_end(breaker, end.trouble, self.clock.monotonic())
+            after = plan.after_end(breaker, end.trouble, self.clock.monotonic())
+            if after.opens_at > breaker.opens_at:
+                log.warning("%s pauses for %.0f s: %s", end.model, after.pause_s, printable(end.trouble))
+            self._breakers[end.model] = after
         if told.failed and self.limits.fail_fast:
             self.stop(Stop.FAIL_FAST, "a generation failed")
         if told.moved:
@@ -509,6 +529,12 @@ class Runner:
         opens = await self.clerk.do(sends.unknown)
         if not opens:
             return
+        if self._scans == 1:
+            log.warning(
+                "sends without an answer: %d; whether they landed is found out from the hub's own list, in up to %.0f s",
+                len(opens),
+                self.limits.settle_s,
+            )
         began = self.hub.time.now()
         rows = {g.generation_id: g for g in await self.hub.history_since(reconcile.window_start(opens))}
         rows |= {g.generation_id: g for g in await self.hub.active() if g.generation_id not in rows}
@@ -542,6 +568,7 @@ class Runner:
         now = self.hub.time.now()
         for verdict in verdicts:
             if verdict.ids:
+                log.info("found at the hub: %s", ", ".join(verdict.ids))
                 sends.adopt(ledger, verdict.submission_id, verdict.ids, at=now)
             sends.count_absent_scans(ledger, verdict.submission_id, verdict.scans)
             if verdict.absent:
@@ -550,6 +577,7 @@ class Runner:
             elif verdict.undecidable and self.limits.on_unknown == "resubmit":
                 sends.declare_absent(ledger, verdict.submission_id, at=now, note="--on-unknown resubmit")
             elif verdict.undecidable:
+                log.warning("a send is held: %s", verdict.undecidable)
                 sends.hold(ledger, verdict.submission_id, at=now, note=verdict.undecidable)
 
     # -- listen ---------------------------------------------------------------------------------------------------

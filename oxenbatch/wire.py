@@ -455,7 +455,7 @@ def _number(value: Any) -> Decimal | None:
         number = Decimal(str(value).strip())
     except (InvalidOperation, ValueError):
         return None
-    return number if number.is_finite() and abs(number.adjusted()) < 400 else None
+    return number if number.is_finite() and abs(number.adjusted()) < 300 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,10 @@ class Book:
     def hear(self, generation_id: str, status: str, **more: Any) -> news.Told:
         return news.apply(self.ledger, [Generation(generation_id, MODEL, status, **more)], at=self.tick())
 
-    def fetch(self) -> Fetch:
-        return news.fetchable(self.ledger, 1, now=self.now + 1e6)[0]
+    def fetch(self, generation_id: str | None = None) -> Fetch:
+        """The next file to be had, or this generation's."""
+        found = news.fetchable(self.ledger, 1000, now=self.now + 1e6)
+        return next(fetch for fetch in found if generation_id in (None, fetch.generation_id))
 
     def keep(self, fetch: Fetch | None = None) -> Fetch:
         found = fetch or self.fetch()
@@ -123,8 +125,8 @@ class Book:
         news.keep(self.ledger, found, kept, at=self.tick())
         return found
 
-    def give_up(self) -> None:
-        news.fetch_failed(self.ledger, self.fetch(), at=self.tick(), why="gone", retry_at=None)
+    def give_up(self, fetch: Fetch | None = None) -> None:
+        news.fetch_failed(self.ledger, fetch or self.fetch(), at=self.tick(), why="gone", retry_at=None)
 
     def retry(self, *samples: int, attempts: int = 3) -> None:
         decisions.retry(self.ledger, samples, attempts=attempts, at=self.tick())
@@ -161,13 +163,13 @@ def _posted(outcome: Outcome | None, *, held: bool = False) -> Callable[[Book], 
 
 def _downloaded(book: Book) -> str:
     generation_id = _to_hub("succeeded")(book)
-    book.keep()
+    book.keep(book.fetch(generation_id))
     return generation_id
 
 
 def _unfetchable(book: Book) -> str:
     generation_id = _to_hub("succeeded")(book)
-    book.give_up()
+    book.give_up(book.fetch(generation_id))
     return generation_id
 
 
@@ -199,7 +201,9 @@ def recomputed(ledger: Ledger) -> int:
         elif state not in ("failed", "cancelled"):
             total += estimate or 0
     open_samples = "state in ('submitting', 'uncertain', 'held') and generation_id is null"
-    total += ledger.conn.execute(f"select coalesce(sum(estimate_nanos), 0) from samples where {open_samples}").fetchone()[0]
+    total += ledger.conn.execute(
+        f"select coalesce(sum(estimate_nanos), 0) from samples where {open_samples}"
+    ).fetchone()[0]
     return total
 
 

@@ -355,7 +355,7 @@ def test_a_length_that_a_file_only_claims_costs_no_memory(data: bytes, judge: An
 
 
 def test_a_file_of_empty_parts_is_given_up_before_long(judge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oxenbatch.media.READS", 1000)
+    monkeypatch.setattr("oxenbatch.media.file.READS", 1000)
     for data in (
         b"GIF89a\7\0\5\0\0\0\0" + b"!\xfe\0" * 9999 + b";",
         b"\xff\xd8" + b"\xff" * 99999,

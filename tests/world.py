@@ -3,34 +3,54 @@
 An hour's wait takes a millisecond. The process can be killed at any of its effects: every request to the ledger, every
 byte to or from the hub and every step on disk is a numbered point, before and after it happens. The oracle is the
 stand-in's own record, never what the client says.
+
+What is killed here is a process, never the machine, so nothing hangs on fsync: the harness keeps its folders in memory
+where it can (`scratch`), and lets SQLite be quick. Power cuts are another story, with files of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import random
 import selectors
+import struct
+import tempfile
+import zlib
 from collections import Counter
+from contextlib import ExitStack
 from decimal import Decimal
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from unittest import mock
 from urllib.parse import unquote
 
 import httpx
 
-from oxenbatch import __version__
-from oxenbatch.dataset.metadata import write_metadata
+from oxenbatch import __version__, download
+from oxenbatch.batch import lost_files
+from oxenbatch.dataset import metadata
 from oxenbatch.hub import Hub
 from oxenbatch.jobs import Row
-from oxenbatch.ledger import news, reads, runs, staging
+from oxenbatch.ledger import news, reads, runs, sends, staging
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.plan import Limits
 from oxenbatch.runner import ModelFacts, Runner, Summary
+from oxenbatch.sandbox import files
 from oxenbatch.sandbox.faults import Faults
+from oxenbatch.sandbox.media import render
 from oxenbatch.sandbox.messages import Request
 from oxenbatch.sandbox.state import HubState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-    from pathlib import Path
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+
+    from oxenbatch.reserve import Reserve
+    from oxenbatch.sandbox.clockwork import Generation
+    from oxenbatch.wire import Target
 
 R = TypeVar("R")
 BEGIN = 1_800_000_000.0
@@ -83,6 +103,11 @@ class World:
         latency_s: float = 0.02,
         seed: str = "0",
         hub_options: dict[str, Any] | None = None,
+        target: Target | None = None,
+        models: Mapping[str, ModelFacts] | None = None,
+        price: Callable[[Row], Decimal | None] = lambda _: Decimal("0.014"),
+        reserve: Reserve | None = None,
+        jitter: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,8 +118,16 @@ class World:
         self.give_up_at = float("inf")
         self.key = "sandbox"
         self.network = True
+        self.wall_is_off_by = 0.0
+        """Seconds by which this machine's clock is wrong; the hub's own is always right."""
+        self.on_request: Callable[[Request], None] = lambda _: None
+        """Called just before the hub hears of a request."""
+        self.target, self.price, self.reserve, self.jitter = target, price, reserve, jitter
+        self.models = models or {IMAGE: ModelFacts(), VIDEO: ModelFacts(video=True)}
+        self.seed = seed
+        self.runs = 0
         self.hub = HubState(
-            clock=self.wall,
+            clock=self.hub_time,
             speed=speed,
             faults=Faults(faults, seed=seed),
             seed=seed,
@@ -109,8 +142,11 @@ class World:
 
     # -- a clock ------------------------------------------------------------------------------------------------------
 
-    def wall(self) -> float:
+    def hub_time(self) -> float:
         return BEGIN + self.now
+
+    def wall(self) -> float:
+        return self.hub_time() + self.wall_is_off_by
 
     def monotonic(self) -> float:
         return self.now
@@ -141,17 +177,19 @@ class World:
         """One run of the engine over the batch, from opening the ledger to its summary; None where it was killed."""
         self.points, self.kill_at, self.dead = [], kill_at, False
         self.give_up_at = self.now + within_s
+        self.runs += 1
+        random.seed(f"{self.seed}/{self.runs}")  # tenacity draws its pauses from there, and a seed must tell all
         loop = _JumpingLoop(self)
         try:
-            return loop.run_until_complete(self._run(limits or self.limits, during))
-        except Killed:
-            return None
-        except BaseExceptionGroup:
+            with self._harnessed():
+                return loop.run_until_complete(self._run(limits or self.limits, during))
+        except (Exception, Killed, BaseExceptionGroup):
             if not self.dead:
                 raise
+            self.assert_nothing_torn()
             return None
         finally:
-            self.dead = True
+            self.dead, self.give_up_at = True, float("inf")
             for task in asyncio.all_tasks(loop):
                 task.cancel()
             loop.run_until_complete(_quietly(asyncio.all_tasks(loop)))
@@ -159,22 +197,64 @@ class World:
             self.dead = False
             self.now += 3.0  # somebody notices, and starts it again
 
+    @contextlib.contextmanager
+    def _harnessed(self) -> Iterator[None]:
+        """Steps that the engine takes by itself are points too, and what costs time and proves nothing is left out."""
+        fsync_folder, inspect, results = download.fsync_folder, download.inspect, reads.results
+
+        def inspect_there(path: Path) -> Any:
+            media = inspect(path)
+            self.point("the part is sound, and not renamed yet")
+            return media
+
+        def fsync_there(folder: Path) -> None:
+            self.point("the file is renamed, and its folder not durable yet")
+            fsync_folder(folder)
+
+        def fsync_metadata(folder: Path) -> None:
+            self.point("metadata.jsonl is renamed")
+            fsync_folder(folder)
+
+        def results_there(ledger: Ledger) -> Iterator[dict[str, Any]]:
+            for result in results(ledger):
+                yield result
+                self.point("a line of metadata.jsonl is written")
+
+        with ExitStack() as patches:
+            for where, name, stands_in in (
+                (download, "inspect", inspect_there),
+                (download, "fsync_folder", fsync_there),
+                (metadata, "fsync_folder", fsync_metadata),
+                (reads, "results", results_there),
+                (httpx, "create_ssl_context", _tls),
+                (files, "render", small),
+            ):
+                patches.enter_context(mock.patch.object(where, name, stands_in))
+            yield
+
+    def _write(self, ledger: Ledger, request: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """One commit before the run proper, with a point before and after it."""
+        with ledger.immediate():
+            answer = request(ledger, *args, **kwargs)
+            self.point(f"before {request.__name__} is on disk")
+        self.point(f"after {request.__name__} is on disk")
+        return answer
+
     async def _run(self, limits: Limits, during: Any) -> Summary:
-        with Ledger.open(self.ledger_path, create=True) as ledger:
-            now = self.wall()
-            runs.begin_batch(ledger, name="world", hub="world", at=now, on="2026-11-22")
-            if (known := reads.batch(ledger)) is None or known.fingerprint != str(len(self.rows)):
-                terms = staging.Terms(
-                    at=now, attempts=limits.attempts, price=lambda _: Decimal("0.014"), takes_seed=lambda _: True
-                )
-                staging.stage(ledger, self.rows, str(len(self.rows)), terms)
-            for sample_id in news.unfetchable(ledger):
-                news.fetch_again(ledger, sample_id, at=now, note="a new run tries again")
-            run_id = runs.begin_run(ledger, version=__version__, at=now)
+        self.point("before the ledger is opened")
+        with open_quickly(self.ledger_path, create=True) as ledger:
+            self.point("after the ledger is opened")
+            self._open(ledger, limits)
+            run_id = self._write(ledger, runs.begin_run, version=__version__, at=self.wall())
             clerk = _Clerk(self, ledger)
             ticking = asyncio.create_task(self._keep_time())
             async with Hub(
-                self.hub.base_url, self.key, clock=self, post_timeout_s=limits.post_timeout_s, transport=_Wire(self)
+                self.hub.base_url,
+                self.key,
+                clock=self,
+                target=self.target,
+                post_timeout_s=limits.post_timeout_s,
+                transport=_Wire(self),
             ) as hub:
                 runner = Runner(
                     clerk=clerk,
@@ -182,26 +262,44 @@ class World:
                     folder=self.folder,
                     limits=limits,
                     run_id=run_id,
-                    models={IMAGE: ModelFacts(), VIDEO: ModelFacts(video=True)},
+                    models=self.models,
                     clock=self,
                     blocking=_Disk(self),
-                    jitter=lambda: 0.5,
+                    reserve=self.reserve,
+                    jitter=self.jitter,
                 )
                 other = asyncio.create_task(during(runner, self)) if during else None
                 summary = await runner.run()
                 if other:
                     await other
             ticking.cancel()
-            runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=self.wall())
-            write_metadata(ledger, self.folder)
+            self._write(ledger, runs.end_run, run_id, exit_code=summary.exit_code, at=self.wall())
+            metadata.write_metadata(ledger, self.folder)
+            self.point("after metadata.jsonl is written")
             return summary
+
+    def _open(self, ledger: Ledger, limits: Limits) -> None:
+        """The ledger is in step with the rows and with the folder, as `batch` brings it there."""
+        now, fingerprint = self.wall(), repr(self.rows)
+        self._write(ledger, runs.begin_batch, name="world", hub="world", at=now, on="2026-11-22")
+        if (known := reads.batch(ledger)) is None or known.fingerprint != fingerprint:
+            terms = staging.Terms(at=now, attempts=limits.attempts, price=self.price, takes_seed=lambda _: True)
+            self._write(ledger, staging.stage, self.rows, fingerprint, terms)
+        lost = [*news.unfetchable(ledger), *lost_files(ledger, self.folder)]
+
+        def fetch_lost_again(ledger: Ledger) -> None:
+            for sample_id in lost:
+                news.fetch_again(ledger, sample_id, at=now, note="a new run tries again")
+            sends.allow_attempts(ledger, limits.attempts)
+
+        self._write(ledger, fetch_lost_again)
 
     async def _keep_time(self) -> None:
         """What is due at the hub happens when it is due, although nobody asks."""
         while True:
             at = self.hub.next_change_at()
             self._hub_changed = asyncio.Event()
-            wait = 3600.0 if at is None else max(0.0, at - self.wall())
+            wait = 3600.0 if at is None else max(0.0, at - self.hub_time())
             try:
                 async with asyncio.timeout(wait + 0.001):
                     await self._hub_changed.wait()
@@ -219,43 +317,111 @@ class World:
         self.hub.advance()
         return sum(g.cost is not None for g in self.hub.generations.values())
 
+    def posts(self) -> int:
+        """How many POSTs the hub has heard of, whatever it answered."""
+        return self.hub.calls["POST /ai/queue"]
+
     def states(self) -> Counter[str]:
         """How many wanted samples the ledger has in each state."""
-        with Ledger.open(self.ledger_path) as ledger:
+        with open_quickly(self.ledger_path) as ledger:
             return Counter({str(state): n for state, n in reads.counts(ledger).items() if n})
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of the ledger."""
+        with open_quickly(self.ledger_path) as ledger:
+            return [tuple(row) for row in ledger.conn.execute(sql, values).fetchall()]
+
+    def wanted(self) -> Counter[str]:
+        """How many files are wanted, by prompt."""
+        return Counter(str(row.parameters["prompt"]) for row in self.rows for _ in range(row.samples))
+
+    def paid(self) -> Counter[str]:
+        """How many generations somebody pays for, by prompt."""
+        self.hub.advance()
+        return Counter(str(g.parameters.get("prompt")) for g in self.hub.generations.values() if g.cost is not None)
 
     def assert_whole(self) -> None:
         """Every wanted sample is on disk, whole, made once; nothing that the hub made is unknown to the ledger."""
-        wanted = Counter(str(row.parameters["prompt"]) for row in self.rows for _ in range(row.samples))
-        assert self.states() == {"downloaded": wanted.total()}
-        paid = Counter(
-            str(g.parameters.get("prompt")) for g in self.hub.generations.values() if g.status == "succeeded"
-        )
+        wanted, paid = self.wanted(), self.paid()
         assert paid == wanted, f"lost {wanted - paid}, twice {paid - wanted}"
+        states = self.states()
+        assert states == {"downloaded": wanted.total()}, f"{dict(states)} of {wanted.total()} wanted"
+        self.assert_limits()
         self.assert_known()
         self.assert_files()
 
+    def assert_limits(self) -> None:
+        """Never more active at the hub than allowed, and the key went nowhere else."""
+        assert self.hub.peak_active <= self.limits.concurrency, f"{self.hub.peak_active} were active at once"
+        assert not self.hub.key_leaks
+
+    def assert_nothing_torn(self) -> None:
+        """Whatever lies under a result's name is whole, whether or not the ledger has come to know it."""
+        whole = [small(generation)[1] for generation in self.hub.generations.values()]
+        for path in self.results():
+            body = path.read_bytes()
+            assert any(body.startswith(true) for true in whole), f"{path.name} is torn"
+
+    def results(self) -> list[Path]:
+        """Every file that passes for a result."""
+        return [path for path in self.folder.rglob("*") if path.suffix in {".png", ".mp4"}]
+
     def assert_known(self) -> None:
         """The hub has made no generation that the ledger does not know."""
-        with Ledger.open(self.ledger_path) as ledger:
-            known = {row[0] for row in ledger.conn.execute("select generation_id from generations")}
-        assert set(self.hub.generations) <= known
+        known = {row[0] for row in self.query("select generation_id from generations")}
+        assert set(self.hub.generations) <= known, "the hub has made what the ledger does not know"
 
     def assert_files(self) -> None:
-        """What the ledger says is on disk is there, whole, and each file is its own generation's."""
-        from oxenbatch.download import hash_of
-        from oxenbatch.media import inspect
+        """What the ledger says is on disk is there, byte for byte what the hub has made, each its own sample's."""
+        with open_quickly(self.ledger_path) as ledger:
+            results = list(reads.results(ledger))
+        for result in results:
+            made = self.hub.generations[result["generation_id"]]
+            body, true = (self.folder / result["file"]).read_bytes(), small(made)[1]
+            # What follows the end that the file declares is tolerated, see `oxenbatch.media`.
+            assert body.startswith(true), f"{result['file']} is not whole"
+            assert made.parameters["prompt"] == result["parameters"]["prompt"], "somebody else's picture"
+        on_disk = {str(path.relative_to(self.folder)) for path in self.results()}
+        assert on_disk == {result["file"] for result in results}, "a file that the ledger does not know"
+        assert len({result["generation_id"] for result in results}) == len(results)
 
-        seen: set[str] = set()
-        with Ledger.open(self.ledger_path) as ledger:
-            for result in reads.results(ledger):
-                path = self.folder / result["file"]
-                inspect(path)
-                assert hash_of(path) == result["sha256"]
-                assert result["sha256"] not in seen
-                seen.add(result["sha256"])
-        torn = [p.name for p in self.folder.rglob("*") if p.suffix in {".png", ".mp4"}]
-        assert len(torn) == len(seen), "a file that the ledger does not know"
+
+def open_quickly(path: Path, *, create: bool = False) -> Ledger:
+    """The real ledger, but that its commits do not wait for a disk.
+
+    A killed process loses nothing that it has written, with or without fsync: the kernel has it. Only here may that be.
+    """
+    ledger = Ledger.open(path, create=create)
+    ledger.conn.execute("pragma synchronous = off")
+    return ledger
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for a while, in memory where the machine has room for that."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - it is a folder's name, not a file's
+    with tempfile.TemporaryDirectory(prefix="oxenbatch-", dir=memory) as folder:
+        yield Path(folder)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return httpx._config.create_ssl_context()  # the one and only: 40 ms each, and here nothing is ever encrypted
+
+
+def small(generation: Generation) -> tuple[str, bytes]:
+    """The generation's file, with pictures that are quickly drawn: still each one its own."""
+    if generation.media_type == "video":
+        return render(generation)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
+    words = b"generation\0" + generation.id.encode()
+    dots = zlib.compress(bytes(9 * 8))
+    parts = (chunk(b"IHDR", header), chunk(b"tEXt", words), chunk(b"IDAT", dots), chunk(b"IEND", b""))
+    return "image/png", b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 async def _quietly(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -316,16 +482,17 @@ class _Wire(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("no network", request=request)
         if world.dead:
             raise Killed
-        answer = world.hub.handle(
-            Request(
-                method=request.method,
-                path=unquote(request.url.path),
-                query=list(request.url.params.multi_items()),
-                headers={name.lower(): value for name, value in request.headers.items()},
-                body=body,
-                origin="files" if str(request.url).startswith(world.hub.files_url) else "api",
-            )
+        in_a_file = "/files/" in request.url.path
+        asked = Request(
+            method=request.method,
+            path=unquote(request.url.path),
+            query=list(request.url.params.multi_items()),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body,
+            origin="files" if str(request.url).startswith(world.hub.files_url) else "api",
         )
+        world.on_request(asked)
+        answer = world.hub.handle(asked)
         world._hub_changed.set()
         if posts:
             world.point("after the POST landed")
@@ -333,17 +500,19 @@ class _Wire(httpx.AsyncBaseTransport):
             await asyncio.sleep(timeout["read"])
             raise httpx.ReadTimeout("silence", request=request)
         await asyncio.sleep(world.latency_s + answer.delay_s)
+        if not world.network:
+            raise httpx.ReadError("the network is gone", request=request)
         if posts:
             world.point("before the answer is read")
         if answer.cut in ("before", "after"):
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
-        stream = _Body(world, answer, timeout["read"]) if answer.stream is None else _Stream(world, answer)
+        stream = _Stream(world, answer) if answer.stream else _Body(world, answer, timeout["read"], in_a_file)
         return httpx.Response(answer.status, headers=answer.headers, stream=stream, request=request)
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, world: World, answer: Any, read_timeout_s: float) -> None:
-        self.world, self.answer, self.read_timeout_s = world, answer, read_timeout_s
+    def __init__(self, world: World, answer: Any, read_timeout_s: float, in_a_file: bool) -> None:
+        self.world, self.answer, self.read_timeout_s, self.in_a_file = world, answer, read_timeout_s, in_a_file
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         body = self.answer.body
@@ -359,7 +528,13 @@ class _Body(httpx.AsyncByteStream):
         if said is not None and int(said) > len(body):
             yield body
             raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
-        yield body if said is None else body[: int(said)]
+        body = body if said is None else body[: int(said)]
+        if not self.in_a_file:
+            yield body
+            return
+        yield body[: len(body) // 2]
+        self.world.point("half of a file has arrived")
+        yield body[len(body) // 2 :]
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -377,10 +552,10 @@ class _Stream(httpx.AsyncByteStream):
                 return
             at = self.subscription.next_own_at()
             try:
-                async with asyncio.timeout(45.0 if at is None else max(0.001, at - self.world.wall())):
+                async with asyncio.timeout(45.0 if at is None else max(0.001, at - self.world.hub_time())):
                     await woken.wait()
             except TimeoutError:
-                if at is None:
+                if at is None or not self.world.network:
                     raise httpx.ReadTimeout("silence") from None
 
     async def aclose(self) -> None:

@@ -89,7 +89,8 @@ def verify(batch: str, *, repair: bool, as_json: bool, hub: str | None, sandbox:
       oxenbatch verify out/ocean-loops
       oxenbatch verify out/ocean-loops --repair
     """
-    from oxenbatch.batch import check_files, fetch_lost  # noqa: PLC0415 - not for --help
+    from oxenbatch.batch import fetch_lost  # noqa: PLC0415 - not for --help
+    from oxenbatch.folder import check_files  # noqa: PLC0415
 
     path = the_ledger_of(batch)
     with Ledger.open(path) as ledger:

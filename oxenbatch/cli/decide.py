@@ -202,7 +202,7 @@ def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
     Example:
       oxenbatch reject out/ocean-loops hero
     """
-    from oxenbatch.batch import locked, move_aside  # noqa: PLC0415 - not for --help
+    from oxenbatch.folder import locked, move_aside  # noqa: PLC0415 - not for --help
 
     path = the_ledger_of(batch)
     states = [JobState.DOWNLOADED, JobState.UNFETCHABLE]

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
+DOLLARS_MAX: Final = 1_000_000_000  # as in a manifest: in nanodollars it still fits SQLite's 64 bits
 
 
 class Duration(click.ParamType[float]):
@@ -22,8 +23,6 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds."""
-        if isinstance(value, int | float):
-            return float(value)
         match = _DURATION.fullmatch(str(value).strip().lower())
         if not match:
             self.fail(f"{value!r} is no duration: write 90, 90s, 10m or 2h", param, ctx)
@@ -41,7 +40,7 @@ class Dollars(click.ParamType[Decimal]):
             amount = Decimal(str(value).strip().removeprefix("$"))
         except InvalidOperation:
             amount = Decimal(-1)
-        if not amount.is_finite() or amount < 0:
+        if not amount.is_finite() or not 0 <= amount < DOLLARS_MAX:
             self.fail(f"{value!r} is no amount of dollars: write 25 or 12.50", param, ctx)
         return amount
 

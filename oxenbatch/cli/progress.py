@@ -15,6 +15,8 @@ from oxenbatch.jobs import JobState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rich.console import Console
+
     from oxenbatch.batch import Plan
     from oxenbatch.runner import Runner
 
@@ -78,6 +80,14 @@ class Progress:
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "plain"
         self.style: Style = "none" if quiet else style
+        self._console: Console | None = None
+
+    def say(self, words: str) -> None:
+        """The words stand above the live line, or where there is none, on a line of their own."""
+        if self._console is None:
+            click.echo(words, err=True)
+        else:
+            self._console.print(words, markup=False, highlight=False)
 
     async def watch(self, runner: Runner, plan: Plan) -> None:
         """Show the run's progress until this task is cancelled."""
@@ -108,8 +118,12 @@ class Progress:
         console = Console(stderr=True)
         columns = (BarColumn(bar_width=24), TextColumn("{task.description}"))
         with Bars(*columns, console=console, auto_refresh=False, transient=True) as bars:
+            self._console = console
             task = bars.add_task("", total=look()[0].total)
-            while True:
-                tally, text = look()
-                bars.update(task, description=text, completed=tally.done + tally.failed, refresh=True)
-                await asyncio.sleep(BAR_EVERY_S)
+            try:
+                while True:
+                    tally, text = look()
+                    bars.update(task, description=text, completed=tally.done + tally.failed, refresh=True)
+                    await asyncio.sleep(BAR_EVERY_S)
+            finally:
+                self._console = None

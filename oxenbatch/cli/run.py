@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import json
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.options import Dollars, Duration, dollars, option
+from oxenbatch.cli.progress import Progress
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
 @option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True)
+@option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of log lines.")
+@option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Write what happens to this file as well.")
 @option("--json", "as_json", is_flag=True, help="The run's summary on stdout, as JSON.")
 def run(manifests: tuple[str, ...], **options: Any) -> None:
     """Make every file that the manifests ask for.
@@ -86,8 +89,7 @@ def run(manifests: tuple[str, ...], **options: Any) -> None:
     """
     if len(manifests) > 1 and (options["output"] or options["ledger"]):
         raise click.UsageError("each manifest has its own output: with -o or --ledger, give one manifest")
-    job = RunCommand(options)
-    sys.exit(job.run_all(manifests))
+    sys.exit(RunCommand(options).run_all(manifests))
 
 
 class RunCommand:
@@ -96,10 +98,19 @@ class RunCommand:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.quiet: bool = options["quiet"]
+        self.progress = Progress(options["progress"], quiet=self.quiet)
+        set_up(
+            self.progress.say,
+            verbose=options["verbose"],
+            quiet=self.quiet,
+            form=options["log_format"],
+            file=options["log_file"],
+        )
         self.summaries: list[tuple[Plan, Summary]] = []
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
+        from oxenbatch.batch import read_catalog  # noqa: PLC0415 - not for --help
         from oxenbatch.cli import tell  # noqa: PLC0415 - it imports us
         from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - not for --help
 
@@ -108,7 +119,7 @@ class RunCommand:
             overrides = self._overrides()
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
-                catalog = self._catalog(access)
+                catalog = read_catalog(access, self._say)
                 for manifest in loaded:
                     codes.add(self._run_manifest(manifest, access, catalog))
                     if not codes <= GOES_ON:
@@ -150,26 +161,6 @@ class RunCommand:
         with stand_in(self._folder(manifest, self._today())) as hub:
             yield Access(hub.url, hub.key)
 
-    def _catalog(self, access: Access) -> Catalog | None:
-        """The hub's catalogue, kept for later; the kept one where the hub does not answer; None where there is none."""
-        from platformdirs import user_cache_path  # noqa: PLC0415
-
-        from oxenbatch import catalog as catalogs  # noqa: PLC0415
-        from oxenbatch.batch import fetch_catalog  # noqa: PLC0415
-        from oxenbatch.hub import HubTrouble  # noqa: PLC0415
-
-        cache = user_cache_path("oxenbatch")
-        try:
-            payload = asyncio.run(fetch_catalog(access))
-        except HubTrouble as trouble:
-            kept = catalogs.load_cached(cache, access.name)
-            instead = "the one kept from before is used" if kept else "rows are not checked against their models"
-            self._say(f"the hub's catalogue cannot be had ({trouble}); {instead}")
-            return kept
-        with contextlib.suppress(OSError):
-            catalogs.save(cache, access.name, payload)
-        return catalogs.Catalog.from_answer(payload)
-
     def _run_manifest(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> int:
         """The newest unfinished dated batch first, then today's."""
         from oxenbatch.batch import unfinished_dated  # noqa: PLC0415
@@ -189,7 +180,6 @@ class RunCommand:
         self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
     ) -> int:
         from oxenbatch.batch import Batch  # noqa: PLC0415
-        from oxenbatch.cli.progress import Progress  # noqa: PLC0415
 
         limits = self._limits(manifest)
         batch = Batch(
@@ -207,7 +197,7 @@ class RunCommand:
             return self._dry_run(batch)
         with batch as plan:
             self._announce(plan)
-            summary = batch.run(plan, Progress(self.options["progress"], quiet=self.quiet).watch)
+            summary = batch.run(plan, self.progress.watch)
         self.summaries.append((plan, summary))
         self._report(plan, summary)
         return summary.exit_code

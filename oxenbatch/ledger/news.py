@@ -166,7 +166,8 @@ def watched(ledger: Ledger) -> dict[str, float]:
     """The generations of ours that the hub has not finished, as far as we know, and when each was accepted."""
     rows = ledger.conn.execute(
         "select g.generation_id, g.accepted_at from samples s join generations g on g.generation_id = s.generation_id"
-        " where s.state in ('queued', 'processing')"
+        # All four are named as the partial index has them: without it every finished sample would be read.
+        " where s.state in ('submitting', 'uncertain', 'queued', 'processing') and s.state in ('queued', 'processing')"
     )
     return {row[0]: row[1] for row in rows}
 

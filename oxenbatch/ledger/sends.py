@@ -284,7 +284,7 @@ def unknown(ledger: Ledger) -> list[Open]:
     rows = ledger.conn.execute(
         "select b.id, b.request_hash, j.model, b.token, b.intent_at, b.ended_at, b.absent_scans,"
         " count(s.id) as waiting, min(s.id) as sample_id"
-        " from submissions b join jobs j on j.id = b.job_id"
+        " from submissions b indexed by submissions_open join jobs j on j.id = b.job_id"  # else all samples are read
         " join samples s on s.submission_id = b.id and s.state = 'uncertain'"
         " where b.state in ('intent', 'unknown', 'held') and b.state = 'unknown'"
         " and not exists (select 1 from submissions o where o.request_hash = b.request_hash"

@@ -1,0 +1,55 @@
+"""Log lines: on stderr beside the live line, and in a file, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from oxenbatch.errors import ConfigProblem, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Format = Literal["text", "json"]
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"at": at, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        return json.dumps(line, ensure_ascii=False)
+
+
+class _Said(logging.Handler):
+    """Hands each line to whoever may write on the terminal now."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(self.format(record))
+
+
+def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Format, file: Path | None) -> None:
+    """Warnings are said, with -v what happens, with -vv everything; a log file gets what happens in any case."""
+    root = logging.getLogger("oxenbatch")
+    root.handlers.clear()
+    root.propagate = False
+    root.setLevel(logging.DEBUG)
+    said = _Said(say)
+    said.setLevel(logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    said.setFormatter(_Json() if form == "json" else logging.Formatter("%(message)s"))
+    root.addHandler(said)
+    if file is None:
+        return
+    try:
+        written = logging.FileHandler(file, encoding="utf-8", delay=False)
+    except OSError as error:
+        raise ConfigProblem(f"the log file {printable(file)} cannot be written: {error.strerror or error}") from error
+    written.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    written.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(written)

@@ -1,0 +1,123 @@
+"""The output folder: who works on it, what lies in it, and whether that is what the ledger says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from filelock import FileLock, Timeout
+
+from oxenbatch.dataset.metadata import NAME as METADATA
+from oxenbatch.download import hash_of
+from oxenbatch.errors import MachineError, OxenbatchError, TryAgain, printable
+from oxenbatch.ledger import reads
+from oxenbatch.ledger.book import Ledger
+from oxenbatch.names import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from oxenbatch.ledger.decisions import Aside
+
+LEDGER: Final = "ledger.db"
+LOCK: Final = "run.lock"
+MEDIA: Final = frozenset({".png", ".jpg", ".gif", ".webp", ".mp4", ".webm", ".mov"})
+
+
+@contextmanager
+def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
+    """Nobody else works on this folder meanwhile; `TryAgain` at once, and who it is, where somebody does."""
+    # The kernel's own lock: it goes with the process, however that ends, and no child inherits it.
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = _who_works(ledger_path)
+        raise TryAgain(f"another run works on {printable(folder)}{who}; this one leaves it alone") from None
+    except OSError as error:
+        raise MachineError(f"cannot lock {printable(folder)}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _who_works(ledger_path: Path) -> str:
+    with suppress(OxenbatchError), Ledger.open(ledger_path) as ledger:
+        run = reads.last_run(ledger)
+        if run and run["ended_at"] is None:
+            since = dt.datetime.fromtimestamp(run["started_at"]).astimezone().isoformat(" ", "seconds")
+            return f" (process {run['pid']} on {printable(run['host'])}, since {since})"
+    return ""
+
+
+def move_aside(folder: Path, moves: Iterable[Aside]) -> None:
+    """Results that were put aside lie where the ledger says."""
+    for move in moves:
+        with suppress(FileNotFoundError):
+            inside(folder, move.becomes).parent.mkdir(exist_ok=True)
+            inside(folder, move.was).rename(inside(folder, move.becomes))
+
+
+def lost_files(ledger: Ledger, folder: Path) -> list[int]:
+    """Samples whose file is gone, or has another size, than when it was put there."""
+    sizes: dict[str, dict[str, int]] = {}
+    lost: list[int] = []
+    for sample_id, file, size in reads.files(ledger):
+        parent, _, name = file.rpartition("/")
+        if parent not in sizes:
+            sizes.clear()  # files of a folder come together: one folder's sizes at a time is enough
+            sizes[parent] = sizes_in(folder / parent)
+        if sizes[parent].get(name) != size:
+            lost.append(sample_id)
+    return lost
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not as it was."""
+
+    sample_id: int
+    file: str
+    what: Literal["missing", "damaged"]
+
+
+def check_files(ledger: Ledger, folder: Path) -> list[Damage]:
+    """Every file of the batch that is gone, or whose bytes are not those that were put there."""
+    damage: list[Damage] = []
+    for sample_id, file, sha256 in reads.hashes(ledger):
+        try:
+            path = inside(folder, file)
+            if path.is_symlink() or hash_of(path) != sha256:
+                damage.append(Damage(sample_id, file, "damaged"))
+        except FileNotFoundError:
+            damage.append(Damage(sample_id, file, "missing"))
+        except (OSError, ValueError):
+            damage.append(Damage(sample_id, file, "damaged"))
+    return damage
+
+
+def sizes_in(folder: Path) -> dict[str, int]:
+    """The size in bytes of each file in the folder; nothing where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {e.name: e.stat(follow_symlinks=False).st_size for e in entries if e.is_file(follow_symlinks=False)}
+    except OSError:
+        return {}
+
+
+def refuse_lost_ledger(folder: Path) -> None:
+    """`MachineError` where the folder holds results and no ledger: going on would buy them again."""
+    if not folder.is_dir():
+        return
+    names = [path.name for path in folder.iterdir()]
+    strays = [name for name in names if name == METADATA or Path(name).suffix.lower() in MEDIA]
+    if strays:
+        raise MachineError(
+            f"{printable(folder)} holds results ({printable(strays[0])}) and no ledger: going on would pay for them"
+            f" again. Put {LEDGER} back from a backup, or choose another folder with -o"
+        )
