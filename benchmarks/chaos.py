@@ -49,9 +49,9 @@ VIDEO = "kling-video-v2-6-pro-text-to-video"
 RESULTS = {".png", ".jpg", ".webp", ".mp4"}
 OWN_HOST = "bytedance-seedream-4-5"  # its results are behind the key
 PLACES = 48
-SPEED = 30  # an image takes longer than its POST's answer: an event that overtakes it would not be known as ours
+SPEED = 50  # an image takes longer than its POST's answer: an event that overtakes it would not be known as ours
 SETTLE_S = 3.0  # the latest insertion comes after 1 s; the two clocks' whole seconds cost another
-OPEN_S = 0.15  # so long a POST's answer takes
+OPEN_S = 0.1  # so long a POST's answer takes
 PATIENCE_S = 4.0  # an aim that does not come into sight by then is given up, and the kill happens all the same
 LAST_RUN_S = 120.0  # no batch needs that long to finish; one that does hangs
 AIMS = {"answer": 58, "commit": 14, "part": 10, "rename": 12, "moment": 6}
@@ -320,7 +320,6 @@ class Batch:
                 self._check_exit(code, tally)
                 return None
             time.sleep(0.001)
-        print('LIFE',aim,round(time.monotonic()-began,2),progressed,file=sys.stderr)
         os.kill(child, signal.SIGKILL)
         moment = time.monotonic()
         _, status = os.waitpid(child, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import signal
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,7 @@ from oxenbatch.folder import LEDGER, LOCK, locked, lost_files, move_aside, refus
 from oxenbatch.hub import DEFAULT_HUB, Hub, HubTrouble
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
+from oxenbatch.ledger import rebuild as rebuilding
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.manifest import load_manifest
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from oxenbatch.clock import Clock
     from oxenbatch.folder import Damage
     from oxenbatch.manifest import Manifest
+    from oxenbatch.wire import Generation
+
+log = logging.getLogger(__name__)
 
 MISSED_MAX: Final = 20  # unlisted models that are looked up: a manifest with more has another fault
 Watcher = Callable[[Runner, "Plan"], Coroutine[None, None, None]]
@@ -134,6 +139,7 @@ class Batch:
         limits: Limits,
         changed: staging.Changed = "stop",
         retry_failed: bool = False,
+        rebuild: bool = False,
         account_limits: AccountLimits | None = None,
         ledger: Path | None = None,
         clock: Clock | None = None,
@@ -146,6 +152,7 @@ class Batch:
         self.limits = limits
         self.changed = changed
         self.retry_failed = retry_failed
+        self.rebuild = rebuild
         self.account_limits = account_limits or read_limits()
         self.ledger_path = ledger or folder / LEDGER
         self.clock = clock or SystemClock()
@@ -164,7 +171,7 @@ class Batch:
 
     def _open(self) -> Plan:
         fresh = not self.ledger_path.exists()
-        if fresh:
+        if fresh and not self.rebuild:
             refuse_lost_ledger(self.folder)
         self._make_folder()
         self._stack.enter_context(locked(self.folder, self.ledger_path))
@@ -260,6 +267,8 @@ class Batch:
         """Everything that can be done now is done, and `metadata.jsonl` shows it."""
         with Ledger.open(self.ledger_path) as ledger:
             run_id = runs.begin_run(ledger, version=__version__, at=self.clock.wall())
+        if self.rebuild:
+            self._rebuild(run_id)
         try:
             with ExitStack() as held:
                 reserve = held.enter_context(Reserve(self.folder))
@@ -280,6 +289,22 @@ class Batch:
                 write_metadata(ledger, self.folder)
                 runs.mark_viewed(ledger, newest)
         return summary
+
+    def _rebuild(self, run_id: int) -> None:
+        """What the hub has made of this manifest's rows, and no ledger of this user's has, is this batch's."""
+
+        async def history() -> list[Generation]:
+            async with Hub(self.access.url, self.access.key, target=self.manifest.target) as hub:
+                return await hub.history_since(0.0)
+
+        rows = asyncio.run(history())
+        at = self.clock.wall()
+        with Account(self.access.name, self.ledger_path, at=at, limits=self.account_limits) as account:
+            elsewhere = sends.elsewhere(account.siblings(), [row.generation_id for row in rows], ())
+        with Ledger.open(self.ledger_path) as ledger:
+            ours = (row for row in rows if row.generation_id not in elsewhere.owned)
+            found = rebuilding.rebuild(ledger, ours, at=at, run_id=run_id)
+        log.warning("rebuilt from the hub's history: %d generations are fetched, not bought", found)
 
     async def _run(
         self,

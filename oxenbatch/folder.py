@@ -119,5 +119,6 @@ def refuse_lost_ledger(folder: Path) -> None:
     if strays:
         raise MachineError(
             f"{printable(folder)} holds results ({printable(strays[0])}) and no ledger: going on would pay for them"
-            f" again. Put {LEDGER} back from a backup, or choose another folder with -o"
+            f" again. Put {LEDGER} back from a backup; or add --rebuild, which takes over what the hub has made for"
+            " this manifest; or choose another folder with -o"
         )

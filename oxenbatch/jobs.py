@@ -110,7 +110,8 @@ def _late(state: JobState) -> dict[Event, JobState]:
 
 
 MOVES: Final[dict[JobState, dict[Event, JobState]]] = {
-    _S.PENDING: {_E.AUTHORISED: _S.SUBMITTING, _E.CANCELLED_HERE: _S.CANCELLED},
+    # FOUND: a ledger that was lost is rebuilt from the hub's history.
+    _S.PENDING: {_E.AUTHORISED: _S.SUBMITTING, _E.CANCELLED_HERE: _S.CANCELLED, _E.FOUND: _S.QUEUED},
     _S.SUBMITTING: {
         _E.ACCEPTED: _S.QUEUED,
         _E.REFUSED: _S.FAILED,

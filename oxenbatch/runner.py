@@ -531,7 +531,7 @@ class Runner:
             return
         if self._scans == 1:
             log.warning(
-                "sends without an answer: %d; whether they landed is found out from the hub's own list, in up to %.0f s",
+                "sends without an answer: %d; whether they landed is found out from the hub's list, in up to %.0f s",
                 len(opens),
                 self.limits.settle_s,
             )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from oxenbatch.errors import Problem
 from oxenbatch.jobs import Intent, JobState, Row
 from oxenbatch.ledger import decisions, news, runs, sends, staging
 from oxenbatch.ledger.book import Ledger, to_nanos
 from oxenbatch.ledger.news import Fetch, Kept
 from oxenbatch.wire import Answer, Generation, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from oxenbatch.errors import Problem
 
 NOW = 1_800_000_000.0
 MODEL = "flux-2-klein"
@@ -200,11 +203,11 @@ def recomputed(ledger: Ledger) -> int:
             total += to_nanos(Decimal(cost)) or 0
         elif state not in ("failed", "cancelled"):
             total += estimate or 0
-    open_samples = "state in ('submitting', 'uncertain', 'held') and generation_id is null"
-    total += ledger.conn.execute(
-        f"select coalesce(sum(estimate_nanos), 0) from samples where {open_samples}"
+    waiting = ledger.conn.execute(
+        "select coalesce(sum(estimate_nanos), 0) from samples"
+        " where state in ('submitting', 'uncertain', 'held') and generation_id is null"
     ).fetchone()[0]
-    return total
+    return total + int(waiting)
 
 
 def check_all(ledger: Ledger, concurrency: int | None = None) -> None:

@@ -7,9 +7,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,9 @@ from oxenbatch.jobs import MOVES, Event, IllegalMove, JobState, after
 from oxenbatch.ledger import book as books
 from oxenbatch.ledger.book import Ledger, to_dollars, to_nanos
 from oxenbatch.ledger.schema import APPLICATION_ID, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -267,7 +270,7 @@ def _add(ledger: Ledger, key: str) -> None:
 
 
 def test_a_block_that_fails_leaves_nothing(book: Book) -> None:
-    with pytest.raises(KeyError), book.ledger.immediate():
+    with pytest.raises(KeyError), book.ledger.immediate():  # noqa: PT012 - the block is the subject
         _add(book.ledger, "a")
         raise KeyError
 
@@ -278,7 +281,7 @@ def test_a_block_that_fails_leaves_nothing(book: Book) -> None:
 def test_a_block_in_a_block_fails_alone_and_the_rest_is_committed(book: Book) -> None:
     with book.ledger.immediate():
         _add(book.ledger, "outer")
-        with pytest.raises(KeyError), book.ledger.immediate():
+        with pytest.raises(KeyError), book.ledger.immediate():  # noqa: PT012 - the block is the subject
             _add(book.ledger, "inner")
             with book.ledger.immediate():
                 _add(book.ledger, "innermost")
@@ -290,7 +293,7 @@ def test_a_block_in_a_block_fails_alone_and_the_rest_is_committed(book: Book) ->
 
 
 def test_an_outer_block_that_fails_takes_its_inner_blocks_with_it(book: Book) -> None:
-    with pytest.raises(KeyError), book.ledger.immediate():
+    with pytest.raises(KeyError), book.ledger.immediate():  # noqa: PT012 - the block is the subject
         with book.ledger.immediate():
             _add(book.ledger, "inner")
         raise KeyError
@@ -348,7 +351,7 @@ def test_a_move_is_made_as_the_table_says_or_refused_and_each_writes_one_line(bo
             assert book.sample() == before
             assert book.one("select count(*) from events") == lines
             continue
-        with pytest.raises(ZeroDivisionError), book.ledger.immediate():
+        with pytest.raises(ZeroDivisionError), book.ledger.immediate():  # noqa: PT012 - the block is the subject
             book.ledger.conn.execute("pragma defer_foreign_keys = on")  # the columns are made up, and rolled back
             moved = book.ledger.move(1, event, at=9.0, note="why", generation_id="g", columns=columns)
             assert moved is became
@@ -390,18 +393,30 @@ def test_a_note_shows_control_characters_instead_of_holding_them(book: Book) -> 
 @pytest.mark.parametrize(
     "statement",
     [
-        "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
-        " values ('{other}', 1, 1, 'm', 'queued', 1, 1.0)",
-        "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
-        " values ('{other}', 1, 1, 'm', 'unfetchable', 1, 1.0)",
-        "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
-        " values ('{mine}', null, 1, 'm', 'surplus', 0, 1.0)",
-        "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
-        " values ('short', null, 1, 'm', 'surplus', 0, 1.0)",
-        "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
-        " values ('{other}', null, 99, 'm', 'surplus', 0, 1.0)",
-        "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
-        " values ('{other}', 99, 1, 'm', 'failed', 0, 1.0)",
+        (
+            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
+            " values ('{other}', 1, 1, 'm', 'queued', 1, 1.0)"
+        ),
+        (
+            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
+            " values ('{other}', 1, 1, 'm', 'unfetchable', 1, 1.0)"
+        ),
+        (
+            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
+            " values ('{mine}', null, 1, 'm', 'surplus', 0, 1.0)"
+        ),
+        (
+            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
+            " values ('short', null, 1, 'm', 'surplus', 0, 1.0)"
+        ),
+        (
+            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
+            " values ('{other}', null, 99, 'm', 'surplus', 0, 1.0)"
+        ),
+        (
+            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at)"
+            " values ('{other}', 99, 1, 'm', 'failed', 0, 1.0)"
+        ),
         "update generations set state = 'lost'",
         "update samples set attempts = attempts_allowed + 1 where id = 1",
         "update samples set attempts = -1 where id = 1",

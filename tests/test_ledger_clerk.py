@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ledgers import Book, new_id, row
@@ -16,6 +15,10 @@ from oxenbatch.ledger import sends
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.clerk import TOGETHER, InlineClerk, ThreadClerk
 from oxenbatch.wire import Answer, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ledgers import MODEL, NANOS, Book, check_all, new_id, row
@@ -13,6 +12,10 @@ from oxenbatch.jobs import Event, JobState, after
 from oxenbatch.ledger import decisions, news, sends
 from oxenbatch.ledger.news import Kept
 from oxenbatch.wire import STATUS_EVENTS, Cause, Generation, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 S = JobState
 STATUSES = list(STATUS_EVENTS)
@@ -319,7 +322,7 @@ def test_files_are_fetched_oldest_first_without_those_under_way_or_waiting(book:
     assert [f.sample_id for f in news.fetchable(book.ledger, 1, now=book.now, busy=(2, 3))] == [4]
     assert news.next_fetch_at(book.ledger) == book.now + 10
     again = news.fetchable(book.ledger, 9, now=book.now + 10)
-    assert [(f.sample_id, f.tries) for f in again][0] == (1, 1)
+    assert (again[0].sample_id, again[0].tries) == (1, 1)
 
 
 def test_a_file_that_is_kept_is_recorded_and_its_address_is_forgotten(book: Book) -> None:
@@ -399,9 +402,9 @@ def test_a_crash_between_any_two_statements_leaves_the_ledger_before_or_after(bo
         lambda: sends.adopt(book.ledger, 1, [generation_id], at=1.0),
         lambda: book.hear(generation_id, "processing"),
         lambda: book.hear(generation_id, "succeeded", cost=Decimal("0.05"), result_url="https://x"),
-        lambda: book.keep(),
+        book.keep,
         lambda: news.fetch_again(book.ledger, 1, at=2.0, note="gone"),
-        lambda: book.give_up(),
+        book.give_up,
         lambda: decisions.set_aside(book.ledger, [1], attempts=3, at=3.0),
     ]
     generation_id = new_id()

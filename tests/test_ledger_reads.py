@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +15,11 @@ from oxenbatch.ledger import news, reads, runs, sends
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.plan import Facts
 from oxenbatch.wire import Outcome
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 S = JobState
 
@@ -273,14 +275,20 @@ def vast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
     with book.ledger.immediate():
         for statement in (
             "insert into jobs select i, 'r1:' || i, null, 1, 'r1:' || i, ?1, 'p', '{}', '{}', 1, i, 1, '', 1.0 from n",
-            "insert into submissions (id, job_id, run_id, state, request_hash, token, count, intent_at)"
-            " select i, i, 1, 'accepted', 'r1:' || i, 't' || i, 1, 1.0 from n where ?1 <> ''",
-            "insert into samples (id, job_id, number, model, request_hash, wanted, state, attempts, attempts_allowed,"
-            f" estimate_nanos, submission_id, name, name_key, file) select i, i, 1, ?1, 'r1:' || i, 1, 'pending', 1, 3,"
-            f" {NANOS}, i, 'n' || i, 'n' || i, 'n' || i || '.png' from n",
-            "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at,"
-            f" estimate_nanos, cost, bytes, file) select {gid}, i, i, ?1, 'downloaded', 1, 1.0, {NANOS}, '0.04', 9,"
-            " 'n' || i || '.png' from n",
+            (
+                "insert into submissions (id, job_id, run_id, state, request_hash, token, count, intent_at)"
+                " select i, i, 1, 'accepted', 'r1:' || i, 't' || i, 1, 1.0 from n where ?1 <> ''"
+            ),
+            (
+                "insert into samples (id, job_id, number, model, request_hash, wanted, state, attempts, attempts_allowed,"
+                f" estimate_nanos, submission_id, name, name_key, file) select i, i, 1, ?1, 'r1:' || i, 1, 'pending', 1, 3,"
+                f" {NANOS}, i, 'n' || i, 'n' || i, 'n' || i || '.png' from n"
+            ),
+            (
+                "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at,"
+                f" estimate_nanos, cost, bytes, file) select {gid}, i, i, ?1, 'downloaded', 1, 1.0, {NANOS}, '0.04', 9,"
+                " 'n' || i || '.png' from n"
+            ),
         ):
             conn.execute(_with(statement, numbers), (MODEL,))
         conn.execute(f"update samples set state = 'downloaded', generation_id = {gid.replace('i)', 'id)')}")
@@ -312,7 +320,7 @@ def test_a_hot_statement_never_reads_a_whole_table(vast: Book, name: str) -> Non
     plans = Plans(real)
     vast.ledger.conn = plans  # type: ignore[assignment]
     try:
-        with pytest.raises(ZeroDivisionError), vast.ledger.immediate():
+        with pytest.raises(ZeroDivisionError), vast.ledger.immediate():  # noqa: PT012 - the block is the subject
             HOT[name](vast.ledger)
             raise ZeroDivisionError  # what it changes is not kept
     finally:
@@ -345,7 +353,7 @@ def test_a_hot_statement_does_not_feel_what_is_finished(vast: Book, name: str) -
 
     vast.ledger.conn.set_progress_handler(step, 1000)
     try:
-        with pytest.raises(ZeroDivisionError), vast.ledger.immediate():
+        with pytest.raises(ZeroDivisionError), vast.ledger.immediate():  # noqa: PT012 - the block is the subject
             HOT[name](vast.ledger)
             raise ZeroDivisionError
     finally:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,10 +15,14 @@ from ledgers import MODEL, NANOS, NOW, PRICE, Book, check_all, new_id, numbered_
 
 from oxenbatch.jobs import PER_POST, IllegalMove, JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends
-from oxenbatch.ledger.news import Fetch
 from oxenbatch.ledger.sends import Caps
 from oxenbatch.plan import Stop
 from oxenbatch.wire import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from oxenbatch.ledger.news import Fetch
 
 
 @pytest.fixture
@@ -447,8 +451,9 @@ class Money(RuleBasedStateMachine):
         before = self.book.committed()
         told = self.book.authorise(list(groups.values())[:2], caps)  # type: ignore[arg-type]
         assert self.book.committed() == before + told.nanos
-        if limited and told.intents:
-            assert self.book.committed() <= MOST
+        if told.intents:
+            assert sum(sends.active_by_model(self.book.ledger).values()) <= CONCURRENCY
+            assert self.book.committed() <= MOST or not limited
 
     @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)), came=st.integers(0, 5), twice=st.booleans())
     def record(self, data: st.DataObject, outcome: Outcome, came: int, twice: bool) -> None:
@@ -554,7 +559,9 @@ class Money(RuleBasedStateMachine):
 
     @invariant()
     def all_is_well(self) -> None:
-        check_all(self.book.ledger, CONCURRENCY)
+        # A held send has no place kept for it (a person may take days); found at the hub after all, it is one more.
+        found = self.book.one("select count(*) from events where was = 'held' and became = 'queued'")
+        check_all(self.book.ledger, CONCURRENCY + found)
 
 
 Money.TestCase.settings = settings(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +14,14 @@ from ledgers import MODEL, NANOS, Book, check_all, new_id, row
 from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import JobState, Row, auto_seed, request_hash
 from oxenbatch.ledger import decisions, reads, sends, staging
-from oxenbatch.ledger.book import Ledger
 from oxenbatch.names import collision_key
 from oxenbatch.wire import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from oxenbatch.ledger.book import Ledger
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +17,9 @@ from oxenbatch.dataset.metadata import NAME, line_of, write_metadata
 from oxenbatch.errors import MachineError
 from oxenbatch.jobs import JobState, Row
 from oxenbatch.ledger.news import Kept, keep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COLUMNS = ["file_name", "prompt", "model"]
 MEASURED = ["generation_id", "sha256", "bytes", "width", "height", "seconds", "fps", "cost", "created_at"]

@@ -76,17 +76,17 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
     """The hub that made this batch, with the key for it."""
     from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
     from oxenbatch.batch import Access  # noqa: PLC0415
-    from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
+    from oxenbatch.cli.sandbox import journal_of, stand_in  # noqa: PLC0415
     from oxenbatch.settings import find_key  # noqa: PLC0415
 
-    if sandbox:
-        with stand_in(ledger_path.parent) as served:
-            yield Access(served.url, served.key)
-        return
     with Ledger.open(ledger_path) as ledger:
         batch = reads.batch(ledger)
     if batch is None:
         raise MachineError(f"{printable(ledger_path)}: no run has begun here")
+    if sandbox:
+        with stand_in(journal_of(ledger_path.parent.absolute(), batch.name)) as served:
+            yield Access(served.url, served.key)
+        return
     url = hub or batch.hub
     if "://" not in url:
         raise UsageProblem("this batch was made on a stand-in hub: add --sandbox, or --hub with its address")

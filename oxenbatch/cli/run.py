@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
 import sys
 from dataclasses import replace
 from decimal import Decimal
@@ -52,6 +53,11 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--allow-unpriced", is_flag=True, help="Send models without a known price although there is a --max-cost.")
 @option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries for each sample.")
 @option("--retry-failed", is_flag=True, help="Put failed samples back first.")
+@option(
+    "--rebuild",
+    is_flag=True,
+    help="The ledger is lost: take over from the hub's history what it made for this manifest.",
+)
 @option("--canary/--no-canary", default=None,
         help="Make each model's first row before the rest. [only models without a known schema]")  # fmt: skip
 @option("--limit-sends", type=click.IntRange(0), help="POSTs in this run, at most.")
@@ -157,9 +163,22 @@ class RunCommand:
             yield Access(url, find_key(self.options["hub"]))
             return
         from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
+        from oxenbatch.folder import locked  # noqa: PLC0415
 
-        with stand_in(self._folder(manifest, self._today())) as hub:
+        folder = self._folder(manifest, self._today())
+        if folder.is_dir():
+            with locked(folder, self.options["ledger"] or folder / "ledger.db"):
+                pass  # another run has this folder's stand-in hub as well: it is told as what it is
+        with stand_in(self._journal(manifest, folder)) as hub:
             yield Access(hub.url, hub.key)
+
+    def _journal(self, manifest: Manifest, folder: Path) -> Path:
+        """The stand-in hub's memory: one for all the dates of a manifest."""
+        if not manifest.dated or self.options["output"]:
+            return folder.parent / f".{folder.name}.sandbox.jsonl"
+        other_day = manifest.output_folder(dt.date(1, 2, 3))
+        shared = Path(os.path.commonpath([folder.absolute(), other_day.absolute()]))
+        return shared / f".{manifest.name}.sandbox.jsonl"
 
     def _run_manifest(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> int:
         """The newest unfinished dated batch first, then today's."""
@@ -191,6 +210,7 @@ class RunCommand:
             limits=limits,
             changed=self.options["changed"],
             retry_failed=self.options["retry_failed"],
+            rebuild=self.options["rebuild"],
             ledger=self.options["ledger"],
         )
         if self.options["dry_run"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,28 +17,46 @@ if TYPE_CHECKING:
 
     from oxenbatch.sandbox import Sandbox
 
-REHEARSAL_SPEED = 60.0  # a rehearsal's minute is a second: long enough to watch, short enough to wait for
+DATE_DEPTH: Final = 3  # {year}/{month}/{day}
+REHEARSAL_SPEED: Final = 60.0  # a rehearsal's minute is a second: long enough to watch, short enough to wait for
+
+
+def journal_of(folder: Path, name: str = "") -> Path:
+    """Where the stand-in hub of the batch in `folder` remembers its generations.
+
+    Beside the folder, or, for the dated batches of the manifest `name`, beside the first folder that they share: what
+    one night has left is finished by the next, so they must meet the same hub.
+    """
+    beside = folder.parent / f".{folder.name}.sandbox.jsonl"
+    if beside.exists():
+        return beside
+    shared = (parent.parent / f".{name}.sandbox.jsonl" for parent in (folder, *folder.parents[:DATE_DEPTH]))
+    return next((journal for journal in shared if journal.exists()), beside)
 
 
 @contextlib.contextmanager
-def stand_in(folder: Path) -> Iterator[Sandbox]:
-    """A stand-in hub for a batch in `folder`; it remembers its generations beside the folder, as the real one would."""
+def stand_in(journal: Path) -> Iterator[Sandbox]:
+    """A stand-in hub that remembers its generations in `journal` over restarts, as the real one would."""
     from oxenbatch.sandbox import Sandbox, SandboxUnavailable  # noqa: PLC0415 - not for --help
 
-    made = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
-    journal = folder.parent / f".{folder.name}.sandbox.jsonl"
+    folder = journal.parent
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    fresh = not journal.exists()
     speed = float(os.environ.get("OXENBATCH_SPEED", REHEARSAL_SPEED))
+    hub = Sandbox(speed=speed, journal=journal, faults=os.environ.get("OXENBATCH_FAULTS"))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         journal.touch()
-        with Sandbox(speed=speed, journal=journal, faults=os.environ.get("OXENBATCH_FAULTS")) as hub:
-            yield hub
+        hub.start()
     except SandboxUnavailable as error:
         raise MachineError(str(error)) from error
     except OSError as error:
-        raise MachineError(f"cannot write into {printable(folder.parent)}: {error.strerror or error}") from error
+        raise MachineError(f"cannot write into {printable(folder)}: {error.strerror or error}") from error
+    try:
+        yield hub
     finally:
-        if not folder.exists():  # nothing was begun: nothing is left behind
+        hub.stop()
+        if fresh and not any(path != journal for path in folder.iterdir()):  # nothing was begun: nothing is left
             journal.unlink(missing_ok=True)
             for path in made:
                 with contextlib.suppress(OSError):

@@ -161,36 +161,26 @@ def _straight_to_its_name(self: Downloads, name: str) -> Path:
     return inside(self.folder, f"{name}.png")
 
 
-CRIPPLED: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
-    "no intent before the POST": (sends, "recover", lambda _: _no_intent),
-    "blind retry": (sends, "record", partial(_unknown_as, Outcome.NOT_SENT)),
-    "unknown as failed": (sends, "record", partial(_unknown_as, Outcome.REFUSED)),
-    "no settle": (reconcile, "judge", _no_settle),
-    "active list only": (Hub, "history_since", lambda _: _active_only),
-    "exactly one match": (reconcile, "_judge_pool", _exactly_one),
-    "no atomic rename": (Downloads, "_part_path", lambda _: _straight_to_its_name),
-}
+CRIPPLED: dict[str, tuple[Any, str, Callable[[Any], Any], Callable[[Path], None]]] = {
+    "no intent before the POST": (sends, "recover", lambda _: _no_intent, killed_with_an_open_post),
+    "blind retry": (sends, "record", partial(_unknown_as, Outcome.NOT_SENT), answers_are_lost),
+    "unknown as failed": (sends, "record", partial(_unknown_as, Outcome.REFUSED), answers_are_lost),
+    "no settle": (reconcile, "judge", _no_settle, rows_appear_late),
+    "active list only": (Hub, "history_since", lambda _: _active_only,
+                         killed_with_an_open_post_and_started_again_an_hour_later),
+    "exactly one match": (reconcile, "_judge_pool", _exactly_one, answers_are_lost_of_equal_prompts),
+    "no atomic rename": (Downloads, "_part_path", lambda _: _straight_to_its_name, killed_within_a_file),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("cripple", CRIPPLED)
 def test_an_engine_without_it_is_caught(cripple: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    where, name, change = CRIPPLED[cripple]
+    where, name, change, by = CRIPPLED[cripple]
     monkeypatch.setattr(where, name, change(getattr(where, name)))
 
     said = caught()
 
-    assert said, f"nobody noticed: {cripple}"
-    expected = {
-        "no intent before the POST": "killed_with_an_open_post",
-        "blind retry": "answers_are_lost",
-        "unknown as failed": "answers_are_lost",
-        "no settle": "rows_appear_late",
-        "active list only": "killed_with_an_open_post_and_started_again_an_hour_later",
-        "exactly one match": "answers_are_lost_of_equal_prompts",
-        "no atomic rename": "killed_within_a_file",
-    }
-    assert expected[cripple] in said
-    print(cripple, said)
+    assert by.__name__ in said, f"nobody noticed: {cripple}; only {said}"
 
 
 def test_the_engine_itself_passes_what_catches_the_crippled_ones() -> None:
