@@ -272,9 +272,7 @@ class Batch:
         try:
             with ExitStack() as held:
                 reserve = held.enter_context(Reserve(self.folder))
-                account = held.enter_context(
-                    Account(self.access.name, self.ledger_path, at=self.clock.wall(), limits=self.account_limits)
-                )
+                account = self._account(held)
                 clerk = held.enter_context(ThreadClerk(self.ledger_path, reserve))
                 summary = asyncio.run(self._run(clerk, account, reserve, run_id, plan, watcher))
         except BaseException as error:
@@ -290,6 +288,17 @@ class Batch:
                 runs.mark_viewed(ledger, newest)
         return summary
 
+    def _account(self, held: ExitStack) -> Account | None:
+        """The register of this user's batches; where it cannot be kept, only configured limits stand in the way."""
+        try:
+            at = self.clock.wall()
+            return held.enter_context(Account(self.access.name, self.ledger_path, at=at, limits=self.account_limits))
+        except ConfigProblem as problem:
+            if self.account_limits != AccountLimits():
+                raise
+            log.warning("%s; other batches that run at once are not known", problem)
+            return None
+
     def _rebuild(self, run_id: int) -> None:
         """What the hub has made of this manifest's rows, and no ledger of this user's has, is this batch's."""
 
@@ -299,8 +308,10 @@ class Batch:
 
         rows = asyncio.run(history())
         at = self.clock.wall()
-        with Account(self.access.name, self.ledger_path, at=at, limits=self.account_limits) as account:
-            elsewhere = sends.elsewhere(account.siblings(), [row.generation_id for row in rows], ())
+        with ExitStack() as held:
+            account = self._account(held)
+            siblings = account.siblings() if account else ()
+            elsewhere = sends.elsewhere(siblings, [row.generation_id for row in rows], ())
         with Ledger.open(self.ledger_path) as ledger:
             ours = (row for row in rows if row.generation_id not in elsewhere.owned)
             found = rebuilding.rebuild(ledger, ours, at=at, run_id=run_id)
@@ -309,7 +320,7 @@ class Batch:
     async def _run(
         self,
         clerk: ThreadClerk,
-        account: Account,
+        account: Account | None,
         reserve: Reserve,
         run_id: int,
         plan: Plan,

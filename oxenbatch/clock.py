@@ -36,7 +36,7 @@ class HubClock:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.heard = False
-        """Whether the hub has told its time yet; before, this machine's is all there is."""
+        """Whether the hub has answered yet; before that, this machine's time is all there is."""
         self._offset = clock.wall() - clock.monotonic()
 
     def now(self) -> float:
@@ -44,8 +44,9 @@ class HubClock:
         return self.clock.monotonic() + self._offset
 
     def hear(self, date: float | None) -> None:
-        """The hub has just said that it is `date`."""
+        """The hub has just answered, and said that it is `date`; where it said nothing, this machine's time must do."""
         if date is None:
+            self.heard = True
             return
         # A whole second stands for any moment in it: its middle is the best guess.
         told = date + 0.5

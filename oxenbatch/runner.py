@@ -197,6 +197,8 @@ class Runner:
         self._events_trusted = False
         self._events_missed = False
         self._in_trouble = False
+        self._images = True
+        """Something of ours that takes seconds, not minutes, was in the list."""
         self._look_at = 0.0
         self._scan_at = 0.0
         self._scans = 0
@@ -450,8 +452,7 @@ class Runner:
 
     async def _look(self) -> None:
         """One list call: every generation of ours is where the hub says it is; those that left it are looked up."""
-        images = any(not facts.video for facts in self.models.values()) or not self.models
-        every = plan.look_every_s(images=images, events_trusted=self._events_trusted)
+        every = plan.look_every_s(images=self._images, events_trusted=self._events_trusted)
         began = self.hub.time.now()
         self._look_at = self.clock.monotonic() + every
         listed = await self.hub.active()
@@ -460,10 +461,17 @@ class Runner:
             log.warning("the hub answers again")
         watched = await self._apply(listed)
         ids = {generation.generation_id for generation in listed}
+        ours = [generation for generation in listed if generation.generation_id in watched]
+        self._images = any(not self._is_video(generation) for generation in ours)
         gone = {i: at for i, at in watched.items() if i not in ids and at < began - LIST_LAG_S}
         if gone:
             await self._look_up(gone, began)
-        await self._cancel_overdue(listed, watched)
+        await self._cancel_overdue(ours, watched)
+
+    def _is_video(self, generation: Generation) -> bool:
+        """By the hub's word, else by the catalogue's; what nobody knows is given a video's time."""
+        kind = generation.echo.get("media_type")
+        return kind == "video" if kind else self.models.get(generation.model, ModelFacts(video=True)).video
 
     async def _apply(self, generations: list[Generation]) -> dict[str, float]:
         """Our generations are where these rows say; what is still watched, and since when."""
@@ -504,14 +512,12 @@ class Runner:
             self._events_missed, self._events_trusted = True, False
         await self._apply(found)
 
-    async def _cancel_overdue(self, listed: list[Generation], watched: Mapping[str, float]) -> None:
+    async def _cancel_overdue(self, ours: list[Generation], watched: Mapping[str, float]) -> None:
         """A generation that takes longer than the timeout is cancelled at the hub; what it became is then asked."""
         now = self.hub.time.now()
-        for generation in listed:
-            accepted_at = watched.get(generation.generation_id)
-            facts = self.models.get(generation.model, ModelFacts())
-            limit = self.limits.video_timeout_s if facts.video else self.limits.image_timeout_s
-            if accepted_at is None or now - accepted_at <= limit:
+        for generation in ours:
+            limit = self.limits.video_timeout_s if self._is_video(generation) else self.limits.image_timeout_s
+            if now - watched[generation.generation_id] <= limit:
                 continue
             with contextlib.suppress(NotFound):
                 await self.hub.cancel(generation.generation_id)

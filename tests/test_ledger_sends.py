@@ -419,6 +419,9 @@ class Money(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self._stage(10)
+        self.authorise(pieces=2, limited=False)
+        for number in self._submissions("intent"):
+            self.book.record(number, Outcome.ACCEPTED, *(self._id() for _ in range(2)))
 
     def _stage(self, count: int, price: str = "0.04") -> None:
         rows = [row("same", number=1), row("same", number=2), row("four", number=3, id="four", samples=4)]
@@ -478,12 +481,14 @@ class Money(RuleBasedStateMachine):
     @precondition(lambda self: self.ids)
     @rule(
         data=st.data(),
+        live=st.booleans(),
         status=st.sampled_from(["queued", "processing", "succeeded", "failed", "cancelled"]),
         words=st.sampled_from([None, "overloaded", "content policy", "insufficient credits"]),
         cost=st.sampled_from([None, None, "0", "0.01", "0.04", "1.0000000001"]),
     )
-    def hear(self, data: st.DataObject, status: str, words: str | None, cost: str | None) -> None:
-        generation_id = data.draw(st.sampled_from(self.ids))
+    def hear(self, data: st.DataObject, live: bool, status: str, words: str | None, cost: str | None) -> None:
+        watched = sorted(news.watched(self.book.ledger)) if live else []
+        generation_id = data.draw(st.sampled_from(watched or self.ids))
         self.book.hear(generation_id, status, error=words, cost=cost and Decimal(cost), result_url="https://x/y")
 
     @rule(data=st.data(), count=st.integers(0, 5))
