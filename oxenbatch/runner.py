@@ -319,6 +319,7 @@ class Runner:
                     await self.bell.wait(mark, wait)
                     continue
                 allowed = min(self._lane.width, plan.OPEN_POSTS) - self._open_posts
+                looked_at = self.hub.time.now()
                 authorised = await self.clerk.do(self._authorise, allowed)
                 could, self._could_send = self._could_send, bool(authorised.intents) or allowed <= 0
                 for intent in authorised.intents:
@@ -329,11 +330,11 @@ class Runner:
                 elif not authorised.intents:
                     if could and not self._could_send:
                         self.bell.ring()  # with --no-wait the run may be over now
-                    await self.bell.wait(mark, await self._next_send_in())
+                    await self.bell.wait(mark, await self._next_send_in(looked_at))
 
-    async def _next_send_in(self) -> float | None:
-        """Seconds until something may be due that is not due now, if nothing happens before; None where nothing is."""
-        due_at = await self.clerk.do(sends.next_due_at)
+    async def _next_send_in(self, looked_at: float) -> float | None:
+        """Seconds until something may be due that was not when we looked, if nothing happens before; None: nothing."""
+        due_at = await self.clerk.do(sends.next_due_at, looked_at)
         now = self.clock.monotonic()
         waits = [breaker.opens_at - now for breaker in self._breakers.values() if breaker.opens_at > now]
         if self._account and self._account.is_limited:
@@ -622,15 +623,15 @@ class Runner:
             while not self._over and not self._hub_is_lost():
                 mark = self.bell.mark
                 room = DOWNLOADS - len(self._fetching)
+                now = self.hub.time.now()
                 todo: list[Fetch] = []
                 if room > 0:
-                    now = self.hub.time.now()
                     todo = await self.clerk.do(news.fetchable, room, now=now, busy=tuple(self._fetching))
                 for fetch in todo:
                     self._fetching.add(fetch.sample_id)
                     downloads.create_task(self._fetch_one(fetch), name=f"fetch {fetch.generation_id}")
                 if not todo:
-                    due_at = await self.clerk.do(news.next_fetch_at) if room > 0 else None
+                    due_at = await self.clerk.do(news.next_fetch_at, now) if room > 0 else None
                     await self.bell.wait(mark, None if due_at is None else max(0.05, due_at - self.hub.time.now()))
 
     async def _fetch_one(self, fetch: Fetch) -> None:
@@ -656,15 +657,19 @@ class Runner:
         return url
 
     async def _fetch_failed(self, fetch: Fetch, error: Exception) -> None:
-        tries = fetch.tries + 1
-        pause = min(FETCH_PAUSE_MAX_S, 0.5 * 2**fetch.tries) * (0.5 + self._jitter())
+        # Where the hub is out of reach too, the way is broken and not the file: that costs time (max_outage_s), no try.
+        counts = self.hub.unreachable_since is None
+        tries = fetch.tries + counts
+        pause = min(FETCH_PAUSE_MAX_S, 0.5 * 2**fetch.tries if counts else FETCH_PAUSE_MAX_S) * (0.5 + self._jitter())
         if isinstance(error, AddressExpired) and fetch.tries == 0:
             pause = 0.0
         now = self.hub.time.now()
         retry_at = now + pause if tries < FETCH_TRIES else None
         expired = isinstance(error, AddressExpired | AddressRefused) or tries % 3 == 0
         why = str(error) or type(error).__name__
-        await self.clerk.do(news.fetch_failed, fetch, at=now, why=why, retry_at=retry_at, address_expired=expired)
+        await self.clerk.do(
+            news.fetch_failed, fetch, at=now, why=why, retry_at=retry_at, address_expired=expired, counts=counts
+        )
 
     # -- the end --------------------------------------------------------------------------------------------------
 

@@ -281,7 +281,8 @@ def vast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
             ),
             (
                 "insert into samples (id, job_id, number, model, request_hash, wanted, state, attempts, attempts_allowed,"
-                f" estimate_nanos, submission_id, name, name_key, file) select i, i, 1, ?1, 'r1:' || i, 1, 'pending', 1, 3,"
+                " estimate_nanos, submission_id, name, name_key, file)"
+                " select i, i, 1, ?1, 'r1:' || i, 1, 'pending', 1, 3,"
                 f" {NANOS}, i, 'n' || i, 'n' || i, 'n' || i || '.png' from n"
             ),
             (

@@ -139,6 +139,8 @@ class World:
         """Every effect of the last run, in order, by name."""
         self.kill_at: int | None = None
         self.dead = False
+        self.asked: Counter[str] = Counter()
+        """How often the engine has asked each thing of its ledger, over all runs."""
 
     # -- a clock ------------------------------------------------------------------------------------------------------
 
@@ -436,6 +438,7 @@ class _Clerk:
 
     async def do(self, request: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         name = request.__name__
+        self.world.asked[name] += 1
         await asyncio.sleep(0)
         if self.world.dead:
             raise Killed

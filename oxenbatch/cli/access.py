@@ -91,8 +91,3 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
     if "://" not in url:
         raise UsageProblem("this batch was made on a stand-in hub: add --sandbox, or --hub with its address")
     yield Access(origin_of(url), find_key(url))
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 sample`, `2 samples`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxenbatch.cli.access import access_to, hub_options, plural, the_ledger_of
-from oxenbatch.cli.options import dollars
+from oxenbatch.cli.access import access_to, hub_options, the_ledger_of
+from oxenbatch.cli.options import dollars, plural
 from oxenbatch.errors import printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger

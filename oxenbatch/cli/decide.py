@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxenbatch.cli.access import access_to, hub_options, jobs_named, plural, the_ledger_of
+from oxenbatch.cli.access import access_to, hub_options, jobs_named, the_ledger_of
+from oxenbatch.cli.options import plural
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions

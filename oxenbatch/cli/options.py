@@ -58,3 +58,8 @@ def dollars(amount: Decimal) -> str:
     exact = amount.normalize()
     places = max(2, -int(exact.as_tuple().exponent))
     return f"{amount:.{places}f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

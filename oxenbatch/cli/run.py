@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.logs import set_up
-from oxenbatch.cli.options import Dollars, Duration, dollars, option
+from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
 from oxenbatch.cli.progress import Progress
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
@@ -224,7 +224,7 @@ class RunCommand:
 
     def _dry_run(self, batch: Batch) -> int:
         would = batch.rehearse()
-        words = f"would send {would.samples} generations, for about ${dollars(would.cost)}"
+        words = f"would send {plural(would.samples, 'generation')}, for about ${dollars(would.cost)}"
         if would.unpriced:
             words += f" and {would.unpriced} whose price is not known"
         click.echo(words)
@@ -269,7 +269,10 @@ class RunCommand:
         total = sum(plan.counts.values())
         done = plan.counts["downloaded"]
         new = f", {plan.staged.samples_added} of them new" if plan.staged and done and plan.staged.samples_added else ""
-        self._say(f"{printable(plan.folder)}: {total} files wanted{new}" + (f", {done} there already" if done else ""))
+        self._say(
+            f"{printable(plan.folder)}: {plural(total, 'file')} wanted{new}"
+            + (f", {done} there already" if done else "")
+        )
 
     def _report(self, plan: Plan, summary: Summary) -> None:
         from oxenbatch.cli.read import failure_lines  # noqa: PLC0415
@@ -281,8 +284,8 @@ class RunCommand:
         for line in failure_lines(plan.ledger, plan.folder):
             click.echo(line, err=True)
         click.echo(
-            f"{printable(plan.folder)}: {summary.done} files, ${dollars(summary.cost)} charged,"
-            f" {summary.sends} requests sent in this run",
+            f"{printable(plan.folder)}: {plural(summary.done, 'file')}, ${dollars(summary.cost)} charged,"
+            f" {plural(summary.sends, 'request')} sent in this run",
             err=True,
         )
 

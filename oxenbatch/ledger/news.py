@@ -221,10 +221,10 @@ def fetchable(ledger: Ledger, limit: int, *, now: float, busy: Sequence[int] = (
     return [Fetch(*row) for row in rows if row["id"] not in busy][:limit]
 
 
-def next_fetch_at(ledger: Ledger) -> float | None:
-    """When the first file that waits for another try is due; None where none waits."""
+def next_fetch_at(ledger: Ledger, after: float = 0.0) -> float | None:
+    """When the first file that waits for another try is due, later than `after`; None where none waits so."""
     row = ledger.conn.execute(
-        "select min(not_before) from samples where state = 'succeeded' and not_before is not null"
+        "select min(not_before) from samples where state = 'succeeded' and not_before > ?", (after,)
     ).fetchone()
     return None if row[0] is None else float(row[0])
 
@@ -259,14 +259,21 @@ def keep(ledger: Ledger, fetch: Fetch, kept: Kept, *, at: float) -> None:
 
 
 def fetch_failed(
-    ledger: Ledger, fetch: Fetch, *, at: float, why: str, retry_at: float | None, address_expired: bool = False
+    ledger: Ledger,
+    fetch: Fetch,
+    *,
+    at: float,
+    why: str,
+    retry_at: float | None,
+    address_expired: bool = False,
+    counts: bool = True,
 ) -> None:
-    """The file was not had this time; without a `retry_at`, not in this run any more."""
+    """The file was not had this time (a try where it `counts`); without a `retry_at`, not in this run any more."""
     with ledger.immediate():
         ledger.conn.execute(
-            "update generations set fetch_tries = fetch_tries + 1, result_url = case when ? then null else result_url"
+            "update generations set fetch_tries = fetch_tries + ?, result_url = case when ? then null else result_url"
             " end, error = ? where generation_id = ?",
-            (address_expired, why, fetch.generation_id),
+            (counts, address_expired, why, fetch.generation_id),
         )
         if retry_at is not None:
             ledger.conn.execute(

@@ -103,10 +103,12 @@ def due(ledger: Ledger, room: Mapping[str, int], now: float) -> list[Due]:
     return [Due(*row) for row in found]
 
 
-def next_due_at(ledger: Ledger) -> float | None:
-    """When the first sample that waits for another attempt is due; None where none waits."""
+def next_due_at(ledger: Ledger, after: float = 0.0) -> float | None:
+    """When the first sample that waits for another attempt is due, later than `after`; None where none waits so."""
     row = ledger.conn.execute(
         "select min(not_before) from samples where state = 'pending' and wanted = 1 and not_before is not null"
+        " and not_before > ?",
+        (after,),
     ).fetchone()
     return None if row[0] is None else float(row[0])
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import VIDEO, World, rows
+import world
+from world import VIDEO, World, rows, scratch
 
 from oxenbatch.download import hash_of
 from oxenbatch.ledger import reads
@@ -322,7 +323,8 @@ _LISTENER: list[Listener] = []
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    """The program's own steps on disk, and SQLite's, are told to `listener.disk`."""
+    """The program's own steps on disk, and SQLite's, are told to `listener.disk`; and the ledger is the real one."""
+    monkeypatch.setattr(world, "open_quickly", Ledger.open)
     if not _LISTENER:
         try:
             _LISTENER.append(Listener())
@@ -404,6 +406,13 @@ def test_a_file_survives_a_power_cut_where_it_and_its_folder_were_synced(listene
         "b.part": b"",
         "c.part": b"c.part",
     }
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Syncs are only counted here: they need not take their time as well."""
+    with scratch() as path:
+        yield path
 
 
 # -- the engine ---------------------------------------------------------------------------------------------------
@@ -524,8 +533,8 @@ def _judge(world: World, found: Found) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_paid_twice_and_nothing_is_lost_in_200_power_cuts(listener: Listener, tmp_path: Path) -> None:
-    found = cut(listener, tmp_path, 200)
+def test_nothing_is_paid_twice_and_nothing_is_lost_in_200_power_cuts(listener: Listener, folder: Path) -> None:
+    found = cut(listener, folder, 200)
 
     assert found.damage == (0, 0, 0, 0, [])
     assert found.cuts == 200
@@ -533,17 +542,17 @@ def test_nothing_is_paid_twice_and_nothing_is_lost_in_200_power_cuts(listener: L
 
 
 def test_a_ledger_that_does_not_wait_for_the_disk_pays_twice(
-    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ledger, "_set_pragmas", _normal)
-    found = cut(listener, tmp_path, 30)
+    found = cut(listener, folder, 30)
 
     assert found.twice + found.unknown > 0
 
 
 @pytest.mark.parametrize("forgets", ["files", "names"])
-def test_a_disk_that_forgets_what_was_synced_is_found_out(listener: Listener, tmp_path: Path, forgets: str) -> None:
-    found = cut(listener, tmp_path, 30, forgets=forgets)
+def test_a_disk_that_forgets_what_was_synced_is_found_out(listener: Listener, folder: Path, forgets: str) -> None:
+    found = cut(listener, folder, 30, forgets=forgets)
 
     assert found.twice + found.lost + found.torn + found.unknown + len(found.stuck) > 0
 
