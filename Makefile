@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint types test demo bench docs clean lock
+.PHONY: help setup check lint types test demo chaos bench docs clean lock
 
 help: ## what can be made here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -40,6 +40,9 @@ docs: $(READY) ## fail where a page and the program disagree
 
 demo: $(READY) ## the main job, on the stand-in hub, in a minute
 	@$(BIN)/oxenbatch run manifests/demo.yaml --sandbox
+
+chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and the hub as the judge: half an hour
+	@$(BIN)/python benchmarks/chaos.py
 
 bench: $(READY) ## makespan and hub calls against the ideal, as ratios
 	@$(BIN)/python benchmarks/makespan.py

@@ -54,7 +54,7 @@ SETTLE_S = 3.0  # the latest insertion comes after 1 s; the two clocks' whole se
 OPEN_S = 0.1  # so long a POST's answer takes
 PATIENCE_S = 4.0  # an aim that does not come into sight by then is given up, and the kill happens all the same
 LAST_RUN_S = 120.0  # no batch needs that long to finish; one that does hangs
-AIMS = {"answer": 58, "commit": 14, "part": 10, "rename": 12, "moment": 6}
+AIMS = {"answer": 60, "commit": 14, "part": 10, "rename": 12, "moment": 4}
 
 FAULTS = [
     {"do": "slow_answer", "on": "POST /ai/queue", "seconds": OPEN_S},
@@ -238,7 +238,7 @@ class Eyes:
 
     def _names(self) -> set[str]:
         with suppress(FileNotFoundError):
-            return {name for name in os.listdir(self.folder) if Path(name).suffix in {*RESULTS, ".part"}}
+            return {path.name for path in self.folder.iterdir() if path.suffix in {*RESULTS, ".part"}}
         return set()
 
     def _written(self) -> int:
@@ -340,8 +340,8 @@ class Batch:
         return " | ".join(lines[-3:])
 
     def _classify(self, tally: Tally) -> None:
-        """What the kill hit, by the ledger as it was left; it is read elsewhere, so that nobody repairs it but a run."""
-        names = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        """What the kill hit, by a copy of the ledger as it was left: only the next run may touch that itself."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         with tempfile.TemporaryDirectory(dir=self.home) as scratch:
             for name in {"ledger.db", "ledger.db-wal"} & names:
                 shutil.copyfile(self.folder / name, Path(scratch) / name)
@@ -386,9 +386,7 @@ class Batch:
             journal.seek(self.began_at)
             posts = [entry for line in journal if (entry := json.loads(line))["do"] == "enqueue"]
         made: dict[str, str] = {g["id"]: str(post["body"]["prompt"]) for post in posts for g in post["generations"]}
-        paid = Counter(
-            str(post["body"]["prompt"]) for post in posts for g in post["generations"] if g["error"] is None
-        )
+        paid = Counter(str(post["body"]["prompt"]) for post in posts for g in post["generations"] if g["error"] is None)
         tally.batches += 1
         tally.generations += len(made)
         record = self.hub.record()
@@ -432,7 +430,7 @@ class Batch:
             seen.add(sha256)
             got[prompt] += 1
         tally.lost += (self.wanted - got).total()
-        strays = {name for name in os.listdir(self.folder) if Path(name).suffix in RESULTS} - files
+        strays = {path.name for path in self.folder.iterdir() if path.suffix in RESULTS} - files
         if strays:
             tally.torn += len(strays)
             tally.troubles.append(f"{self.folder.name}: files that the ledger does not know: {sorted(strays)[:5]}")

@@ -109,8 +109,8 @@ def measure(case: Case) -> Measured:
         )
 
 
-def table(found: dict[Case, list[Measured]]) -> str:
-    """The medians as Markdown."""
+def table(found: dict[Case, list[Measured]], load: float) -> str:
+    """The medians as Markdown; `load` is what the machine was doing for others when it began."""
     lines = [
         "| batch | ideal | measured | ratio | calls a generation | too many | most at once | CPU a generation |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -125,8 +125,11 @@ def table(found: dict[Case, list[Measured]]) -> str:
             f" | {1000 * median(m.cpu_s / case.rows for m in runs):.0f} ms |"
         )
     least = min(len(runs) for runs in found.values())
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, oxenbatch {__version__}"
-    lines += ["", f"`make bench`, {dt.date.today()}, {machine}; medians of {least} interleaved runs."]  # noqa: DTZ011
+    machine = f"{os.cpu_count()} cores (load {load:.1f} before it began), Python {platform.python_version()}"
+    lines += [
+        "",
+        f"`make bench`, {dt.date.today()}, {machine}, oxenbatch {__version__}; medians of {least} interleaved runs.",
+    ]  # noqa: DTZ011
     return "\n".join(lines)
 
 
@@ -144,7 +147,7 @@ def main() -> None:
     parser.add_argument("--details", action="store_true", help="a JSON line for each run, on stderr")
     asked = parser.parse_args()
     found: dict[Case, list[Measured]] = {case: [] for case in CASES}
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     for repeat in range(1, asked.repeats + 1):
         for case, runs in found.items():
             runs.append(measure(case))
@@ -153,7 +156,7 @@ def main() -> None:
         spent = time.monotonic() - began
         if spent + spent / repeat > ENOUGH_S:
             break
-    text = table(found)
+    text = table(found, load)
     print(text)
     if asked.write:
         write(text)

@@ -170,12 +170,11 @@ class Batch:
         self._stack.close()
 
     def _open(self) -> Plan:
-        fresh = not self.ledger_path.exists()
-        if fresh and not self.rebuild:
+        if not self._has_ledger() and not self.rebuild:
             refuse_lost_ledger(self.folder)
         self._make_folder()
         self._stack.enter_context(locked(self.folder, self.ledger_path))
-        fresh = not self.ledger_path.exists()
+        fresh = not self._has_ledger()
         try:
             try:
                 return self._stage()
@@ -187,6 +186,10 @@ class Batch:
             if fresh:
                 self._unmake()
             raise
+
+    def _has_ledger(self) -> bool:
+        """Whether there is one; an empty file is what is left of one."""
+        return self.ledger_path.exists() and self.ledger_path.stat().st_size > 0
 
     def _make_folder(self) -> None:
         missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
@@ -215,7 +218,6 @@ class Batch:
                 staged = staging.stage(
                     ledger, self.manifest.rows(self.date, self.catalog), fingerprint, self._terms(now)
                 )
-                move_aside(self.folder, staged.set_aside)
             with ledger.immediate():
                 for sample_id in (*news.unfetchable(ledger), *lost_files(ledger, self.folder)):
                     news.fetch_again(ledger, sample_id, at=now, note="a new run tries again")
@@ -233,6 +235,7 @@ class Batch:
             price=lambda row: model.price(row.parameters) if (model := self._model(row.model)) else None,
             takes_seed=lambda name: not (model := self._model(name)) or model.takes("seed") is not False,
             changed=self.changed,
+            move_aside=lambda moves: move_aside(self.folder, moves),
         )
 
     def _model(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the catalogue's Model or None

@@ -268,16 +268,21 @@ class Facts:
     """Made, and their files still to be had."""
 
 
-def is_over(facts: Facts, stops: Iterable[Stop], *, wait: bool, could_send: bool, fetching: int) -> bool:
+def is_over(
+    facts: Facts, stops: Iterable[Stop], *, wait: bool, could_send: bool, fetching: int, open_posts: int
+) -> bool:
     """Whether the run has nothing left that it may do.
 
     `could_send`: the send stage found something to post when it last looked. `fetching`: downloads under way.
+    `open_posts`: POSTs of this run that are not answered yet; a killed run's are the ledger's business.
     """
     stops = list(stops)
-    if facts.submitting:
+    if open_posts:
         return False
     if any(stop.at_once for stop in stops):
         return fetching == 0 or any(stop in (Stop.SIGINT, Stop.SIGTERM, Stop.DISK) for stop in stops)
+    if facts.submitting:
+        return False
     if not wait and not could_send:
         return True
     if facts.uncertain or facts.at_the_hub or facts.succeeded:

@@ -56,6 +56,8 @@ class Elsewhere:
 
     owned: frozenset[str] = frozenset()
     rivals: tuple[Rival, ...] = ()
+    unreadable: str = ""
+    """A ledger that could not be asked: what it owns is not known, so nothing is adopted that it might own."""
     posting: frozenset[str] = frozenset()
     """Requests with a POST under way there: its row must not be taken for ours."""
 
@@ -111,7 +113,14 @@ def judge(
     theirs = {row.generation_id for pool in busy for row in (*pool.rows, *pool.doubts)}
     pools = _pools(opens, free, elsewhere, settle_s)
     taken = _share_out(pools, theirs)
-    return [verdict for pool in pools for verdict in _judge_pool(pool, taken, theirs, now, settle_s)]
+    verdicts = [verdict for pool in pools for verdict in _judge_pool(pool, taken, theirs, now, settle_s)]
+    if not elsewhere.unreadable:
+        return verdicts
+    settled = {one.submission_id for one in opens if now >= one.ended_at + settle_s}
+    why = f"it may be at the hub, or be another batch's, whose ledger cannot be read: {elsewhere.unreadable}"
+    return [
+        Verdict(v.submission_id, (), 0, why if v.submission_id in settled else "") if v.ids else v for v in verdicts
+    ]
 
 
 def _judge_by_token(one: Open, free: Sequence[Generation], now: float, settle_s: float) -> Verdict:

@@ -191,6 +191,8 @@ class Runner:
         self._given_up: set[str] = set()
         """Models whose first row failed, so that their others are not sent."""
         self._open_posts = 0
+        self._failing: dict[str, float] = {}
+        """Since when (monotonic seconds) something that a run must be able to do has only failed."""
         self._could_send = True
         self._fetching: set[int] = set()
         self._subscribed = asyncio.Event()
@@ -271,6 +273,7 @@ class Runner:
                 await self._look()
                 break
             except HubTrouble as trouble:
+                self._went("look", well=False)
                 await self._troubled(trouble)
         if self.hub.time.heard:
             await self.clerk.do(sends.recover, now=self.hub.time.now(), post_timeout_s=self.limits.post_timeout_s)
@@ -287,6 +290,7 @@ class Runner:
                 wait=self.limits.wait,
                 could_send=self._could_send,
                 fetching=len(self._fetching),
+                open_posts=self._open_posts,
             ):
                 return
             await self.bell.wait(mark, HEARTBEAT_S)
@@ -295,6 +299,15 @@ class Runner:
         since = self.hub.unreachable_since
         if since is not None and self.clock.monotonic() - since > self.limits.max_outage_s:
             self.stop(Stop.OUTAGE, f"the hub has not answered for {self.limits.max_outage_s:.0f} s")
+
+    def _went(self, what: str, *, well: bool) -> None:
+        """What has only failed for `max_outage_s` is an outage too, although the hub answers other calls."""
+        if well:
+            self._failing.pop(what, None)
+            return
+        since = self._failing.setdefault(what, self.clock.monotonic())
+        if self.clock.monotonic() - since > self.limits.max_outage_s:
+            self.stop(Stop.OUTAGE, f"the hub has not let us {what} for {self.limits.max_outage_s:.0f} s")
 
     async def _troubled(self, trouble: HubTrouble) -> None:
         """A reading call failed: the key is probed once, anything else waits a little."""
@@ -407,6 +420,7 @@ class Runner:
             log.warning("sending waits %.0f s: %s", self._lane.opens_at - moment, printable(answer.words))
         await self.clerk.do(sends.record, intent.submission_id, answer, at=self.hub.time.now())
         self._open_posts -= 1
+        self._went("send", well=answer.outcome not in (Outcome.UNKNOWN, Outcome.NOT_SENT))
         if answer.cause is Cause.CREDITS:
             self.stop(Stop.CREDITS, f"the hub says: {answer.words}")
         elif answer.cause is Cause.KEY:
@@ -439,16 +453,20 @@ class Runner:
             now = self.clock.monotonic()
             look_in = self._look_at - now if facts.at_the_hub else None
             scan_in = self._scan_at - now if facts.uncertain else None
+            what = "reconcile" if scan_in is not None and scan_in <= 0 else "look"
             try:
-                if scan_in is not None and scan_in <= 0:
+                if what == "reconcile":
                     await self._reconcile()
+                    self._went(what, well=True)
                 elif look_in is not None and look_in <= 0:
                     await self._look()
+                    self._went(what, well=True)
                 else:
                     # The facts are learnt anew after the ring that brings us here, so what they know is a little old.
                     waits = [wait for wait in (look_in, scan_in) if wait is not None]
                     await self.bell.wait(mark, min(waits, default=HEARTBEAT_S))
             except HubTrouble as trouble:
+                self._went(what, well=False)
                 await self._troubled(trouble)
 
     async def _look(self) -> None:
@@ -546,6 +564,8 @@ class Runner:
         rows = {g.generation_id: g for g in await self.hub.history_since(reconcile.window_start(opens))}
         rows |= {g.generation_id: g for g in await self.hub.active() if g.generation_id not in rows}
         verdicts = await self.clerk.do(self._judge, opens, rows, began)
+        if any(verdict.ids for verdict in verdicts):
+            self._went("send", well=True)  # it landed, whatever was answered
         # The scan that can prove absence comes when the settle time is over, and the one that agrees a second later.
         due_in = reconcile.scan_due_at(opens, self.limits.settle_s) - began
         if any(verdict.scans == 1 for verdict in verdicts):
@@ -567,6 +587,7 @@ class Runner:
             settle_s=self.limits.settle_s,
             by_token=self.hub.target is not None,
             elsewhere=sends.elsewhere(siblings, rows, {one.request_hash for one in opens}),
+            under_way=sends.under_way(ledger),
         )
         self._settle(ledger, verdicts)
         return verdicts
@@ -675,13 +696,13 @@ class Runner:
 
     async def _learn_charges(self) -> None:
         """What the hub charged takes the estimates' place, as far as it says so."""
-        while pairs := await self.clerk.do(news.uncharged, CHARGES_AT_ONCE):
+        skipped = 0
+        while pairs := await self.clerk.do(news.uncharged, CHARGES_AT_ONCE, skipped):
             oldest = min(at for _, at in pairs) - reconcile.SLACK_S
             rows = await self.hub.history_since(oldest, {i for i, _ in pairs})
             charged = [row for row in rows if row.cost is not None]
             await self.clerk.do(news.apply, charged, at=self.hub.time.now())
-            if len(charged) < len(pairs):
-                return  # the hub has not charged the rest yet: the next run asks again
+            skipped += len(pairs) - len(charged)  # the hub has not charged these yet: the next run asks again
 
     def _summary(self, ledger: Ledger) -> Summary:
         counts = reads.counts(ledger)

@@ -149,7 +149,12 @@ def test_the_examples_in_python_print_what_the_page_says(tmp_path: Path) -> None
     home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     for code, printed in examples:
         told = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | home, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | home,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert told.stdout == printed
 

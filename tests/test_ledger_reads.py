@@ -280,8 +280,8 @@ def vast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
                 " select i, i, 1, 'accepted', 'r1:' || i, 't' || i, 1, 1.0 from n where ?1 <> ''"
             ),
             (
-                "insert into samples (id, job_id, number, model, request_hash, wanted, state, attempts, attempts_allowed,"
-                " estimate_nanos, submission_id, name, name_key, file)"
+                "insert into samples (id, job_id, number, model, request_hash, wanted, state, attempts,"
+                " attempts_allowed, estimate_nanos, submission_id, name, name_key, file)"
                 " select i, i, 1, ?1, 'r1:' || i, 1, 'pending', 1, 3,"
                 f" {NANOS}, i, 'n' || i, 'n' || i, 'n' || i || '.png' from n"
             ),

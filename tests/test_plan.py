@@ -325,8 +325,10 @@ NOTHING = Facts(pending=False, submitting=0, uncertain=0, at_the_hub=0, succeede
 LEFT = [{"pending": True}, {"uncertain": 1}, {"at_the_hub": 1}, {"succeeded": 1}]
 
 
-def over(facts: Facts, *stops: Stop, wait: bool = True, could_send: bool = True, fetching: int = 0) -> bool:
-    return is_over(facts, stops, wait=wait, could_send=could_send, fetching=fetching)
+def over(
+    facts: Facts, *stops: Stop, wait: bool = True, could_send: bool = True, fetching: int = 0, open_posts: int = 0
+) -> bool:
+    return is_over(facts, stops, wait=wait, could_send=could_send, fetching=fetching, open_posts=open_posts)
 
 
 def test_a_run_with_nothing_left_is_over() -> None:
@@ -341,7 +343,12 @@ def test_a_run_goes_on_while_something_is_left(left: dict[str, int]) -> None:
 @pytest.mark.parametrize("stop", list(Stop))
 @pytest.mark.parametrize("wait", [True, False])
 def test_no_run_leaves_while_a_post_is_unanswered(stop: Stop, wait: bool) -> None:
-    assert not over(replace(NOTHING, submitting=1), stop, wait=wait, could_send=False)
+    assert not over(replace(NOTHING, submitting=1), stop, wait=wait, could_send=False, open_posts=1)
+
+
+@pytest.mark.parametrize("stop", [s for s in Stop if s.at_once])
+def test_what_a_killed_run_left_unanswered_does_not_keep_a_run_that_must_leave(stop: Stop) -> None:
+    assert over(replace(NOTHING, submitting=1), stop)
 
 
 @pytest.mark.parametrize("stop", [s for s in Stop if not s.at_once])

@@ -268,7 +268,8 @@ class RunCommand:
     def _announce(self, plan: Plan) -> None:
         total = sum(plan.counts.values())
         done = plan.counts["downloaded"]
-        new = f", {plan.staged.samples_added} of them new" if plan.staged and done and plan.staged.samples_added else ""
+        added = plan.staged.samples_added if plan.staged and done else 0
+        new = f", {added} of them new" if added else ""
         self._say(
             f"{printable(plan.folder)}: {plural(total, 'file')} wanted{new}"
             + (f", {done} there already" if done else "")

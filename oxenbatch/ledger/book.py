@@ -91,6 +91,7 @@ class Ledger:
         for pragma in (
             "journal_mode = wal",
             "synchronous = full",
+            "fullfsync = on",  # macOS keeps an fsync in the drive's cache without it; elsewhere it says nothing
             "foreign_keys = on",
             "trusted_schema = off",
             "temp_store = file",  # a million rows are staged in a temporary table, and memory stays flat

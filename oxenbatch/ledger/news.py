@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oxenbatch.ledger.book import Ledger
 
 LIVE: Final = ("queued", "processing")
+RETRY_MAX_S: Final = 300.0
 RETRY_AFTER_FAILURE_S: Final = 5.0  # doubled with each attempt: a model that is briefly overloaded gets a breath
 
 
@@ -114,7 +115,7 @@ def _move(
     if event in (Event.SEEN_FAILED, Event.SEEN_FAILED_IN_PASSING, Event.SEEN_CANCELLED):
         columns["error"] = news.error or ("cancelled at the hub" if news.status == "cancelled" else "no reason given")
     if event is Event.SEEN_FAILED_IN_PASSING and not trouble:
-        columns["not_before"] = at + RETRY_AFTER_FAILURE_S * 2 ** (row["attempts"] - 1)
+        columns["not_before"] = at + min(RETRY_MAX_S, RETRY_AFTER_FAILURE_S * 2 ** (row["attempts"] - 1))
     if trouble:
         columns["attempts"] = row["attempts"] - 1  # the account is why: the row's budget stays untouched
     ledger.move(row["sample_id"], event, at=at, note=news.error, generation_id=news.generation_id, columns=columns)
@@ -149,12 +150,13 @@ def timed_out(generation: Generation, limit_s: float) -> Generation:
     return replace(generation, status="failed", error=f"timed out: not made within {limit_s:.0f} s, and cancelled")
 
 
-def uncharged(ledger: Ledger, limit: int) -> list[tuple[str, float]]:
-    """Ids, and when they were accepted, of made generations whose charge is not known yet."""
+def uncharged(ledger: Ledger, limit: int, skip: int = 0) -> list[tuple[str, float]]:
+    """Ids, and when they were accepted, of made generations whose charge is not known yet, but for the first `skip`."""
     rows = ledger.conn.execute(
         "select generation_id, accepted_at from generations"
-        " where cost is null and state in ('succeeded', 'downloaded', 'unfetchable') order by accepted_at limit ?",
-        (limit,),
+        " where cost is null and state in ('succeeded', 'downloaded', 'unfetchable', 'set_aside')"
+        " order by accepted_at limit ? offset ?",
+        (limit, skip),
     ).fetchall()
     return [(row[0], row[1]) for row in rows]
 

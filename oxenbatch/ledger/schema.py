@@ -180,8 +180,10 @@ INDEXES = (
     "create index generations_of_submission on generations (submission_id)",
     (
         "create index generations_uncharged on generations (accepted_at)"
-        " where cost is null and state in ('succeeded', 'downloaded', 'unfetchable')"
+        " where cost is null and state in ('succeeded', 'downloaded', 'unfetchable', 'set_aside')"
     ),
+    ("create index generations_made on generations (model) where state in ('succeeded', 'downloaded', 'unfetchable')"),
+    "create index submissions_of_job on submissions (job_id)",
     "create index events_of_sample on events (sample_id)",
     "create index jobs_by_position on jobs (position)",
     "create index jobs_by_request on jobs (request_hash, occurrence)",

@@ -7,9 +7,9 @@ opens; `record` writes the answer down before anything else is awaited for that 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,6 @@ from oxenbatch.reconcile import Elsewhere, Open, Rival
 from oxenbatch.wire import Answer, Outcome
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
@@ -129,7 +128,7 @@ def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at:
                 break
             if caps.sends_left is not None and len(intents) >= caps.sends_left:
                 return Authorised(intents, Stop.SENDS, nanos)
-            estimates = [sample.estimate_nanos for sample in pick]
+            estimates = _estimates(ledger, pick)
             if caps.max_cost_nanos is not None:
                 if None in estimates and not caps.allow_unpriced:
                     return Authorised(intents, Stop.UNPRICED, nanos)
@@ -140,7 +139,7 @@ def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at:
                     return Authorised(intents, Stop.UNPRICED, nanos)
                 if nanos + sum(e or 0 for e in estimates) > caps.day_nanos_left:
                     return Authorised(intents, Stop.DAY, nanos)
-            intent = _intend(ledger, pick, at=at, run_id=run_id)
+            intent = _intend(ledger, pick, sum(e or 0 for e in estimates), at=at, run_id=run_id)
             nanos += sum(e or 0 for e in estimates)
             committed += sum(e or 0 for e in estimates)
             active += len(pick)
@@ -148,7 +147,16 @@ def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at:
     return Authorised(intents, None, nanos)
 
 
-def _intend(ledger: Ledger, pick: Sequence[Due], *, at: float, run_id: int) -> Intent:
+def _estimates(ledger: Ledger, pick: Sequence[Due]) -> list[int | None]:
+    """What each of them is estimated to cost, by the ledger's own word."""
+    marks = ", ".join("?" * len(pick))
+    rows = ledger.conn.execute(
+        f"select estimate_nanos from samples where id in ({marks})", [sample.sample_id for sample in pick]
+    )
+    return [row[0] for row in rows]
+
+
+def _intend(ledger: Ledger, pick: Sequence[Due], nanos: int, *, at: float, run_id: int) -> Intent:
     conn, first = ledger.conn, pick[0]
     token = secrets.token_hex(8)
     submission_id = conn.execute(
@@ -160,7 +168,7 @@ def _intend(ledger: Ledger, pick: Sequence[Due], *, at: float, run_id: int) -> I
         cleared = {"submission_id": submission_id, "generation_id": None, "not_before": None, "error": None}
         ledger.move(sample.sample_id, Event.AUTHORISED, at=at, submission_id=submission_id, columns=cleared)
         conn.execute("update samples set attempts = attempts + 1 where id = ?", (sample.sample_id,))
-    ledger.commit_money(sum(sample.estimate_nanos or 0 for sample in pick))
+    ledger.commit_money(nanos)
     conn.execute("update runs set sends = sends + 1 where id = ?", (run_id,))
     return sealed(submission_id, first.model, sent_parameters(ledger, first.sample_id), len(pick), token)
 
@@ -310,25 +318,47 @@ def owned(ledger: Ledger, ids: Iterable[str]) -> set[str]:
 
 
 def elsewhere(paths: Iterable[Path], ids: Collection[str], hashes: Collection[str]) -> Elsewhere:
-    """What the other ledgers at `paths` own of these ids, and have open of these requests; a broken one has nothing."""
+    """What the other ledgers at `paths` own of these ids, and have open of these requests."""
+    unreadable = ""
     mine: set[str] = set()
     rivals: list[Rival] = []
     posting: set[str] = set()
     for path in paths:
-        with contextlib.suppress(OxenbatchError), Ledger.open(path) as ledger:
-            mine |= owned(ledger, ids)
-            for state, hashed, intent_at, waiting in ledger.conn.execute(
-                "select b.state, b.request_hash, b.intent_at, count(s.id) from submissions b"
-                " join samples s on s.submission_id = b.id and s.state in ('submitting', 'uncertain', 'held')"
-                " where b.state in ('intent', 'unknown', 'held')"
-                " and b.request_hash in (select value from json_each(?)) group by b.id",
-                (json.dumps(list(hashes)),),
-            ):
-                if state == "intent":
-                    posting.add(hashed)
-                else:
-                    rivals.append(Rival(hashed, intent_at, waiting))
-    return Elsewhere(frozenset(mine), tuple(rivals), frozenset(posting))
+        try:
+            with Ledger.open(path) as ledger:
+                mine |= owned(ledger, ids)
+                for state, hashed, intent_at, waiting in _open_sends(ledger, hashes):
+                    if state == "intent":
+                        posting.add(hashed)
+                    else:
+                        rivals.append(Rival(hashed, intent_at, waiting))
+        except (OxenbatchError, sqlite3.Error):
+            unreadable = str(path)
+    return Elsewhere(frozenset(mine), tuple(rivals), unreadable, frozenset(posting))
+
+
+def _open_sends(ledger: Ledger, hashes: Collection[str]) -> list[sqlite3.Row]:
+    return ledger.conn.execute(
+        "select b.state, b.request_hash, b.intent_at, count(s.id) from submissions b"
+        " join samples s on s.submission_id = b.id and s.state in ('submitting', 'uncertain', 'held')"
+        " where b.state in ('intent', 'unknown', 'held')"
+        " and b.request_hash in (select value from json_each(?)) group by b.id",
+        (json.dumps(list(hashes)),),
+    ).fetchall()
+
+
+def under_way(ledger: Ledger) -> list[Open]:
+    """Submissions whose POST is still being answered: a row at the hub may be theirs."""
+    rows = ledger.conn.execute(
+        "select b.id, b.request_hash, j.model, b.token, b.intent_at, b.count, min(s.id) as sample_id"
+        " from submissions b join jobs j on j.id = b.job_id join samples s on s.submission_id = b.id"
+        " where b.state in ('intent', 'unknown', 'held') and b.state = 'intent' group by b.id"
+    ).fetchall()
+    return [
+        Open(r["id"], r["request_hash"], r["model"], sent_parameters(ledger, r["sample_id"]), r["token"], r["count"],
+             r["intent_at"], r["intent_at"])
+        for r in rows
+    ]  # fmt: skip
 
 
 def adopt(ledger: Ledger, submission_id: int, ids: Sequence[str], *, at: float) -> None:

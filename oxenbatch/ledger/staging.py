@@ -36,7 +36,7 @@ class Staged:
     changed: list[str] = field(default_factory=list)
     """Keys of rows whose request changed under results that are paid for."""
     set_aside: list[Aside] = field(default_factory=list)
-    """Results that a rerun replaces; the caller moves their files."""
+    """Results that a rerun replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ class Terms:
     price: Callable[[Row], Decimal | None]
     takes_seed: Callable[[str], bool]
     changed: Changed = "stop"
+    move_aside: Callable[[list[Aside]], None] = lambda _: None
+    """Moves files that a rerun replaces; called before the commit, so that a crash leaves the ledger's old word, and
+    a file that is merely gone is fetched again for nothing."""
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
             _follow_jobs(conn)
             conn.execute("update batch set fingerprint = ?", (fingerprint,))
             conn.execute("delete from seen")
+            terms.move_aside(staged.set_aside)
     finally:
         conn.execute(f"pragma cache_size = {cache}")
     return staged

@@ -456,9 +456,7 @@ def cut(listener: Listener, folder: Path, cuts: int, *, seed: int = 0, forgets: 
     return found
 
 
-def _one_batch(
-    listener: Listener, folder: Path, draw: random.Random, found: Found, cuts: int, forgets: str
-) -> None:
+def _one_batch(listener: Listener, folder: Path, draw: random.Random, found: Found, cuts: int, forgets: str) -> None:
     wanted = [*rows(6), *rows(3, prompt="the same"), *rows(1, prompt="thrice", samples=3), *rows(1, model=VIDEO)]
     world = World(
         folder, wanted, faults=FAULTS, limits=Limits(concurrency=5, settle_s=15.0), seed=str(draw.random()), speed=4

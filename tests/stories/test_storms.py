@@ -496,3 +496,34 @@ def test_of_400_equal_prompts_with_a_tenth_of_the_answers_lost_each_is_paid_once
     assert (summary.exit_code, summary.held) == (0, 0)
     _whole(world, 400)
     assert Counter(g.status for g in world.hub.generations.values()) == {"succeeded": 400}
+
+
+@pytest.mark.parametrize(
+    ("on", "beside"),
+    [
+        ("POST /ai/queue", []),
+        ("GET /ai/queue", [{"do": "silent_events"}]),
+        ("GET /ai/queue/ID", [{"do": "silent_events"}]),
+        ("GET /ai/generations", [{"do": "lose_answer", "times": 1}]),
+    ],
+    ids=["send", "list", "look up", "reconcile"],
+)
+def test_a_hub_of_which_one_call_only_ever_fails_ends_the_run_with_69(
+    folder: Path, on: str, beside: list[dict[str, Any]]
+) -> None:
+    world = _world(
+        folder,
+        20,
+        {"do": "server_error", "on": on, "after": 0 if on == "GET /ai/generations" else 3},
+        *beside,
+        limits=replace(LIMITS, max_outage_s=900.0),
+    )
+
+    summary = world.run(within_s=4 * 3600.0)
+
+    assert summary is not None
+    assert summary.exit_code == 69
+    _untouched(world)
+    world.hub.faults = Faults()
+    world.run()
+    _whole(world, 20)
