@@ -126,10 +126,11 @@ def table(found: dict[Case, list[Measured]], load: float) -> str:
         )
     least = min(len(runs) for runs in found.values())
     machine = f"{os.cpu_count()} cores (load {load:.1f} before it began), Python {platform.python_version()}"
+    today = dt.date.today()  # noqa: DTZ011 - the day of whoever measures
     lines += [
         "",
-        f"`make bench`, {dt.date.today()}, {machine}, oxenbatch {__version__}; medians of {least} interleaved runs.",
-    ]  # noqa: DTZ011
+        f"`make bench`, {today}, {machine}, oxenbatch {__version__}; medians of {least} interleaved runs.",
+    ]
     return "\n".join(lines)
 
 

@@ -46,6 +46,7 @@ WIDTH = 100
 PATIENCE_S = 100.0  # for one command: they take 1 to 6 s; a lost event can cost a minute until the list is asked
 MARKS = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+PASSING = "sends without an answer|sending waits|found at the hub"
 WHEN = re.compile(r"\b20\d\d-\d\d-\d\d([ T])\d\d:\d\d:\d\d(\+00:00)?")
 
 
@@ -63,6 +64,7 @@ class Shell:
             "XDG_DATA_HOME": str(folder / ".data"), "XDG_CONFIG_HOME": str(folder / ".config"),
             "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "TZ": "UTC", "LC_ALL": "C.UTF-8",
             "OXENBATCH_SPEED": str(speed), "OXEN_API_KEY": "sandbox", "PYTHONUNBUFFERED": "1",
+            "OXENBATCH_PROGRESS": "none",
         }  # fmt: skip
 
     def start(self, typed: str) -> subprocess.Popen[str]:
@@ -131,6 +133,9 @@ class Shell:
             sys.exit(f"a command ended with a bug, so no page is written:\n{text}")
         for real, known in self.ports.items():
             text = text.replace(f":{real}", f":{known}")
+        # What is seen on the way depends on when one looks.
+        text = re.sub(rf"^(?:.*\(seen_processing\)|{PASSING}).*\n", "", text, flags=re.MULTILINE)
+        text = text.replace("processing -> succeeded (seen", "queued -> succeeded (seen")
         numbers: dict[str, int] = {}
         count = itertools.count(1)
         text = UUID.sub(lambda m: f"00000000-0000-4000-8000-{numbers.setdefault(m[0], next(count)):012d}", text)

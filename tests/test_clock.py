@@ -56,11 +56,19 @@ def test_a_jump_of_the_wall_clock_does_not_reach_the_hubs_time(jump: float) -> N
     assert hub.now() == T0 + 3.5
 
 
-def test_nothing_said_changes_nothing() -> None:
+def test_a_hub_that_does_not_tell_its_time_has_been_heard_and_this_machines_time_stays() -> None:
     hub = HubClock(Time())
     hub.hear(None)
 
-    assert (hub.now(), hub.heard) == (T0, False)
+    assert (hub.now(), hub.heard) == (T0, True)
+
+
+def test_a_silent_answer_does_not_undo_what_was_told() -> None:
+    hub = HubClock(Time())
+    hub.hear(T0 + 500)
+    hub.hear(None)
+
+    assert hub.now() == T0 + 500.5
 
 
 def test_rounding_does_not_make_the_time_tremble() -> None:

@@ -19,11 +19,10 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import world
@@ -34,6 +33,11 @@ from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.media import Damaged, inspect
 from oxenbatch.plan import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors have no names here")
 
 # -- what a disk keeps --------------------------------------------------------------------------------------------
 
@@ -78,7 +82,7 @@ class Disk:
 
     def holds(self, path: str) -> bool:
         """The path is one of this disk's, and there is power."""
-        return self.left is None and os.path.dirname(path) == str(self.folder)
+        return self.left is None and Path(path).parent == self.folder
 
     def step(self) -> bool:
         """One more step is about to happen; False where the power has gone first."""
@@ -105,7 +109,7 @@ class Disk:
     def synced(self, descriptor: int) -> None:
         """The program has synced the file, or the folder."""
         status = os.fstat(descriptor)
-        if status.st_ino == os.stat(self.folder).st_ino:
+        if status.st_ino == self.folder.stat().st_ino:
             self.synced_folder()
         elif "files" not in self.forgets:
             self._names_now()  # a pin for each
@@ -117,7 +121,7 @@ class Disk:
             self._names = self._names_now()
 
     def _inode(self, path: str) -> int:
-        inode = os.stat(path).st_ino
+        inode = Path(path).stat().st_ino
         if inode not in self._pins:
             self._names_now()
         return inode
@@ -174,6 +178,10 @@ class Disk:
 
 def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _path_of(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
@@ -341,15 +349,15 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 
     def fsync(descriptor: int) -> None:
         real_fsync(descriptor)
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = _path_of(descriptor)
         folder = listener.disk and str(listener.disk.folder)
-        listener._tell(f"{path}/" if path == folder else path, lambda disk: disk.synced(descriptor))
+        listener._tell(f"{path}/its names" if path == folder else path, lambda disk: disk.synced(descriptor))
 
     real_fsync = os.fsync
     monkeypatch.setattr(os, "fsync", fsync)
     for name in ("rename", "unlink"):
         monkeypatch.setattr(os, name, told(getattr(os, name), lambda path, *_: os.fspath(path)))
-    monkeypatch.setattr(os, "write", told(os.write, lambda file, *_: os.readlink(f"/proc/self/fd/{file}")))
+    monkeypatch.setattr(os, "write", told(os.write, lambda file, *_: _path_of(file)))
     listener.begin()
     try:
         yield listener
@@ -545,7 +553,7 @@ def test_a_ledger_that_does_not_wait_for_the_disk_pays_twice(
     monkeypatch.setattr(Ledger, "_set_pragmas", _normal)
     found = cut(listener, folder, 30)
 
-    assert found.twice + found.unknown > 0
+    assert found.twice > 0
 
 
 @pytest.mark.parametrize("forgets", ["files", "names"])

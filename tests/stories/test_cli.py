@@ -1,0 +1,355 @@
+"""What a user does in a day, as real processes against the real stand-in hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oxenbatch.media import inspect
+from oxenbatch.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE = "black-forest-labs-flux-2-klein-4b"
+PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
+
+
+class Desk:
+    """A folder, a hub and the command, as a user has them."""
+
+    def __init__(self, folder: Path, hub: Sandbox) -> None:
+        self.folder, self.hub = folder, hub
+        home = folder / "home"
+        home.mkdir()
+        keep = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        self.env = keep | {"HOME": str(home), "OXEN_API_KEY": hub.key, "OXEN_BASE_URL": hub.url, "NO_COLOR": "1"}
+        self.before = hub.record()
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def call(self, *arguments: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([sys.executable, "-m", "oxenbatch", *arguments], cwd=self.folder, env=self.env | env,
+                              capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-m", "oxenbatch", *arguments], cwd=self.folder, env=self.env,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+    def posts(self) -> int:
+        """POSTs that the hub accepted since this desk was set up."""
+        return int(self.hub.record()["posts"] - self.before["posts"])
+
+    def made(self) -> int:
+        return int(self.hub.record()["generations"] - self.before["generations"])
+
+    def states(self, folder: str) -> Counter[str]:
+        told = json.loads(self.call("status", folder, "--json").stdout)
+        return Counter({state: n for state, n in told["states"].items() if n})
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Sandbox]:
+    with Sandbox(speed=100) as served:
+        yield served
+
+
+@pytest.fixture
+def desk(tmp_path: Path, hub: Sandbox) -> Desk:
+    return Desk(tmp_path, hub)
+
+
+def machine_line(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The last line on stderr, read as a machine does."""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("oxenbatch: exit=")
+    return dict(word.split("=") for word in last.removeprefix("oxenbatch: ").split())
+
+
+def test_the_reference_example_becomes_a_video_that_is_whole(desk: Desk) -> None:
+    desk.write("demo.yaml", "model: kling-video-v2-6-pro-text-to-video\nprompts:\n"
+               "  - {prompt: A sunset timelapse over the ocean, duration: 5}\n")  # fmt: skip
+    done = desk.call("run", "demo.yaml")
+
+    (video,) = (desk.folder / "out/demo").glob("*.mp4")
+    assert video.name.startswith("a-sunset-timelapse-over-the-ocean-")
+    assert inspect(video).kind == "video"
+    (line,) = [json.loads(text) for text in (desk.folder / "out/demo/metadata.jsonl").read_text().splitlines()]
+    assert next(iter(line)) == "file_name"
+    assert (line["file_name"], line["prompt"], line["duration"]) == (video.name, "A sunset timelapse over the ocean", 5)
+    assert machine_line(done) | {"cost": ""} == {
+        "exit": "0", "done": "1", "active": "0", "pending": "0", "held": "0", "failed": "0", "cost": "",
+    }  # fmt: skip
+
+
+def test_running_again_sends_nothing_and_one_row_more_sends_one(desk: Desk) -> None:
+    manifest = desk.write("m.txt", "a\nb\nb\n")
+    desk.call("run", "m.txt", "--model", IMAGE)
+    assert desk.posts() == 3
+
+    desk.call("run", "m.txt", "--model", IMAGE)
+    assert desk.posts() == 3
+
+    manifest.write_text("new\nb\na\nb\n", encoding="utf-8")
+    assert desk.call("run", "m.txt", "--model", IMAGE, "-q").stderr == ""
+    assert desk.posts() == 4
+    assert desk.states("out/m") == {"downloaded": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code", "words"),
+    [
+        ("missing.yaml", None, 2, "missing.yaml does not exist"),
+        ("empty.yaml", "", 65, "has no rows"),
+        ("header.csv", "prompt,seed\n", 65, "has no rows"),
+        ("broken.yaml", "prompts:\n  - [a\n  - b: {\n", 65, "broken.yaml:"),
+        ("unknown.yaml", f"- {{prompt: x, model: {IMAGE}x}}\n", 65, f"did you mean {IMAGE}"),
+        ("blank.yaml", f"- {{model: {IMAGE}}}\n", 65, "row 1: has no prompt"),
+        ("typed.csv", f"prompt,model,seed\nx,{IMAGE},abc\n", 65, "'abc', expected a whole number"),
+        ("text.yaml", "- {prompt: x, model: no-such-model-at-all}\n", 65, "is not in the hub's catalogue"),
+        ("extra.csv", f"prompt,model,mood\nx,{IMAGE},sad\n", 65, "--extra-columns metadata"),
+    ],
+)
+def test_a_bad_manifest_is_told_in_a_sentence_and_nothing_is_sent(
+    desk: Desk, name: str, text: str | None, code: int, words: str
+) -> None:
+    if text is not None:
+        desk.write(name, text)
+    done = desk.call("run", name, code=code)
+
+    assert words in done.stderr
+    assert machine_line(done)["exit"] == str(code)
+    assert desk.posts() == 0
+    assert not (desk.folder / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_the_machines_fault(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    desk.write("file", "")
+    assert "cannot write into" in desk.call("run", "m.txt", "--model", IMAGE, "-o", "file/out", code=74).stderr
+    assert desk.posts() == 0
+
+
+def test_without_a_key_both_ways_and_the_sandbox_are_named(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    said = desk.call("run", "m.txt", "--model", IMAGE, code=77, OXEN_API_KEY="").stderr
+    assert "OXEN_API_KEY" in said
+    assert "auth_config.toml" in said
+    assert "--sandbox" in said
+
+
+def test_a_refused_key_blames_no_row(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\n")
+    desk.call("run", "m.txt", "--model", IMAGE, code=77, OXEN_API_KEY="not-the-key")
+    assert desk.states("out/m") == {"pending": 2}
+    desk.call("run", "m.txt", "--model", IMAGE)
+
+
+def test_a_hub_that_is_not_there_is_given_up_after_the_outage(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    desk.call("run", "m.txt", "--model", IMAGE, "--hub", "http://127.0.0.1:9", "--max-outage", "1s", code=69)
+    assert desk.posts() == 0
+
+
+@pytest.mark.skipif(not PARTI.exists(), reason="the published prompts are not beside this checkout")
+@pytest.mark.slow
+def test_1632_published_prompts_arrive_character_for_character_through_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "PartiPrompts.tsv").write_bytes(PARTI.read_bytes())
+    journal = tmp_path / "hub.jsonl"
+    with Sandbox(speed=200, journal=journal) as served:
+        desk = Desk(tmp_path, served)
+        words = ["run", "PartiPrompts.tsv", "--model", IMAGE, "-c", "64", "--settle", "2s", "-q"]
+        assert "Category, Challenge, Note" in desk.call(*words, code=65).stderr
+        words += ["--extra-columns", "metadata"]
+        killed = desk.start(*words)
+        while served.record()["posts"] < 300:
+            time.sleep(0.05)
+        killed.kill()
+        killed.communicate()
+        desk.call(*words)
+
+        record = served.record()
+        assert (record["generations"], record["key_leaks"]) == (1632, 0)
+        assert record["peak_active"] <= 64
+        assert desk.states("out/PartiPrompts") == {"downloaded": 1632}
+    bodies = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    received = sorted(body["body"]["prompt"] for body in bodies if body["do"] == "enqueue")
+    lines = PARTI.read_text(encoding="utf-8", newline="").split("\n")
+    assert received == sorted(line.rstrip("\r").split("\t")[0] for line in lines[1:] if line.strip())
+    assert len(list((tmp_path / "out/PartiPrompts").glob("*.png"))) == 1632
+
+
+def test_ctrl_c_drains_and_the_next_run_goes_on(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompt: 'picture {{n}}'\nvariables: {{n: {list(range(60))}}}\n")
+    running = desk.start("run", "m.yaml", "-c", "4")
+    while desk.posts() < 8:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.strip().splitlines()[-1].startswith("oxenbatch: exit=130 ")
+
+    desk.call("run", "m.yaml", "-c", "16")
+    assert desk.made() == 60
+
+
+def test_a_second_run_is_told_who_is_at_work(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompt: 'picture {{n}}'\nvariables: {{n: {list(range(60))}}}\n")
+    running = desk.start("run", "m.yaml", "-c", "4")
+    while desk.posts() < 4:
+        time.sleep(0.02)
+    assert f"process {running.pid} " in desk.call("run", "m.yaml", code=75).stderr
+    running.terminate()
+    running.communicate(timeout=60)
+    assert running.returncode == 143
+
+
+def test_a_night_that_was_cut_off_is_finished_before_the_next_begins(desk: Desk) -> None:
+    desk.write("n.yaml", f"output: out/{{name}}/{{date}}\nmodel: {IMAGE}\nprompts: [a, b, c]\n")
+    desk.call("run", "n.yaml", "--date", "2026-01-01", "--limit-sends", "1", code=5)
+    done = desk.call("run", "n.yaml")
+
+    assert "first, out/n/2026-01-01 is finished" in done.stderr
+    assert len(list((desk.folder / "out/n").iterdir())) == 2
+    assert desk.states("out/n") == {"downloaded": 6}
+    assert desk.posts() == 6
+
+
+def test_a_row_whose_request_changed_is_reported_before_anything_is_sent(desk: Desk) -> None:
+    text = f"model: {IMAGE}\nprompts:\n  - {{id: hero, prompt: A red cube}}\n"
+    manifest = desk.write("m.yaml", text)
+    desk.call("run", "m.yaml")
+    manifest.write_text(text.replace("red", "blue"), encoding="utf-8")
+
+    assert "--changed rerun" in desk.call("run", "m.yaml", code=65).stderr
+    desk.call("run", "m.yaml", "--changed", "keep")
+    assert desk.posts() == 1
+    old = (desk.folder / "out/m/hero.png").read_bytes()
+    desk.call("run", "m.yaml", "--changed", "rerun")
+    assert desk.posts() == 2
+    assert (desk.folder / "out/m/hero.png").read_bytes() != old
+    assert [path.read_bytes() for path in (desk.folder / "out/m/set-aside").iterdir()] == [old]
+
+
+def test_a_failed_row_is_shown_retried_and_harms_no_other(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: good, prompt: a}}, {{id: bad, prompt: 'b [fail]'}}]\n")
+    assert "content policy" in desk.call("run", "m.yaml", code=3).stderr
+    story = json.loads(desk.call("show", "out/m", "bad", "--json").stdout)
+    assert story["samples"][0]["state"] == "failed"
+    assert [event["became"] for event in story["events"]][-1] == "failed"
+    (row,) = desk.call("ls", "out/m", "--state", "failed", "--json").stdout.splitlines()
+    assert json.loads(row)["job"] == "bad"
+
+    assert "1 sample put back" in desk.call("retry", "out/m", "--error", "policy").stdout
+    assert desk.states("out/m") == {"downloaded": 1, "pending": 1}
+    assert "1 not sent" in desk.call("cancel", "out/m", "--job", "bad").stdout
+    desk.call("run", "m.yaml", code=3)
+    assert desk.states("out/m") == {"downloaded": 1, "cancelled": 1}
+
+
+def test_cancel_stops_what_is_active_and_what_is_not_sent(desk: Desk) -> None:
+    desk.write("m.yaml", "model: kling-video-v2-6-pro-text-to-video\nconcurrency: 2\nprompts: [a, b, c, d]\n")
+    desk.call("run", "m.yaml", "--no-wait", code=75)
+    assert desk.states("out/m") == {"queued": 2, "pending": 2}
+
+    assert "2 not sent, 2 cancelled at the hub" in desk.call("cancel", "out/m").stdout
+    desk.call("run", "m.yaml", code=3)
+    assert desk.states("out/m") == {"cancelled": 4}
+
+
+def test_damage_is_found_and_mended_for_nothing(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\nc\n")
+    desk.call("run", "m.txt", "--model", IMAGE)
+    gone, cut, _ = sorted((desk.folder / "out/m").glob("*.png"))
+    whole = cut.read_bytes()
+    gone.unlink()
+    cut.write_bytes(whole[:-1] + b"x")
+
+    told = desk.call("verify", "out/m", code=74).stdout
+    assert f"missing   {gone.name}" in told
+    assert f"damaged   {cut.name}" in told
+    desk.call("verify", "out/m", "--repair")
+    assert cut.read_bytes() == whole
+    assert desk.posts() == 3
+
+
+def test_a_rejected_result_is_set_aside_and_made_anew(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: hero, prompt: a, seed: auto}}]\n")
+    desk.call("run", "m.yaml")
+    old = (desk.folder / "out/m/hero.png").read_bytes()
+
+    assert "1 result set aside" in desk.call("reject", "out/m", "hero").stdout
+    desk.call("run", "m.yaml")
+    assert (desk.folder / "out/m/hero.png").read_bytes() != old
+    assert desk.posts() == 2
+    desk.call("audit", "out/m")
+
+
+def test_an_audit_sees_what_the_ledger_does_not_know(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: hero, prompt: only here}}]\n")
+    desk.call("run", "m.yaml")
+    assert "nothing paid twice, nothing lost" in desk.call("audit", "out/m").stdout
+
+    with sqlite3.connect(desk.folder / "out/m/ledger.db") as ledger:
+        ledger.execute("update generations set generation_id = '00000000-0000-4000-8000-000000000000'")
+        ledger.execute("update samples set generation_id = '00000000-0000-4000-8000-000000000000'")
+    told = json.loads(desk.call("audit", "out/m", "--json", code=4).stdout)
+    assert told["missing"] == ["00000000-0000-4000-8000-000000000000"]
+    assert [orphan["job"] for orphan in told["orphans"]] == ["hero"]
+
+
+def test_a_lost_ledger_stops_the_run_and_is_rebuilt_without_paying(desk: Desk) -> None:
+    desk.write("m.txt", "lost one\nlost two\n")
+    desk.call("run", "m.txt", "--model", IMAGE)
+    (desk.folder / "out/m/ledger.db").write_bytes(b"")
+
+    assert "--rebuild" in desk.call("run", "m.txt", "--model", IMAGE, code=74).stderr
+    (desk.folder / "out/m/ledger.db").unlink(missing_ok=True)
+    desk.call("run", "m.txt", "--model", IMAGE, "--rebuild")
+    assert desk.posts() == 2
+    assert desk.states("out/m") == {"downloaded": 2}
+
+
+def test_limits_stop_cleanly_and_hold_over_restarts(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\nc\n")
+    desk.call("run", "m.txt", "--model", IMAGE, "--max-cost", "0.028", code=5)
+    assert desk.states("out/m") == {"downloaded": 2, "pending": 1}
+    desk.call("run", "m.txt", "--model", IMAGE, "--max-cost", "0.028", code=5)
+    assert desk.posts() == 2
+    desk.call("run", "m.txt", "--model", IMAGE, "--max-cost", "0.042")
+
+
+def test_the_accounts_limit_for_a_day_holds_over_all_batches(desk: Desk) -> None:
+    config = desk.folder / "home/.config/oxenbatch/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("max_cost_per_day = 0.03\n", encoding="utf-8")
+    desk.write("one.txt", "a\n")
+    desk.write("two.txt", "b\nc\n")
+    desk.call("run", "one.txt", "--model", IMAGE)
+    assert "max_cost_per_day" in desk.call("run", "two.txt", "--model", IMAGE, code=5).stderr
+    assert desk.posts() == 2
+
+
+def test_the_summary_is_json_on_request_and_a_dry_run_sends_nothing(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\n")
+    assert "2 generations, for about $0.028" in desk.call("run", "m.txt", "--model", IMAGE, "--dry-run").stdout
+    assert desk.posts() == 0
+    assert not (desk.folder / "out").exists()
+    told: dict[str, Any] = json.loads(desk.call("run", "m.txt", "--model", IMAGE, "--json", "-q").stdout)
+    assert (told["exit_code"], told["batches"][0]["done"], told["batches"][0]["sends"]) == (0, 2, 2)
