@@ -23,7 +23,7 @@ from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
-from oxenbatch.folder import LEDGER, LOCK, locked, lost_files, move_aside, refuse_lost_ledger
+from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledger, want_lost_again
 from oxenbatch.hub import DEFAULT_HUB, Hub, HubTrouble
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
@@ -219,8 +219,7 @@ class Batch:
                     ledger, self.manifest.rows(self.date, self.catalog), fingerprint, self._terms(now)
                 )
             with ledger.immediate():
-                for sample_id in (*news.unfetchable(ledger), *lost_files(ledger, self.folder)):
-                    news.fetch_again(ledger, sample_id, at=now, note="a new run tries again")
+                want_lost_again(ledger, self.folder, at=now)
                 sends.allow_attempts(ledger, self.limits.attempts)
                 if self.retry_failed:
                     failed = decisions.choose(ledger, [JobState.FAILED])

@@ -124,7 +124,10 @@ class Downloads:
             path.unlink()
             raise FileTrouble(str(error)) from None
         name = f"{fetch.name}.{media.extension}"
-        final = inside(self.folder, name)
+        try:
+            final = inside(self.folder, name)
+        except ValueError as error:
+            raise MachineError(f"{error}: it is not ours; move it elsewhere, and run again") from None
         if os.path.lexists(final) and not _same_file(final, sha256):
             raise MachineError(f"{printable(final)} is in the way: it is not ours; move it elsewhere, and run again")
         path.rename(final)

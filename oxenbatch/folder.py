@@ -14,14 +14,13 @@ from filelock import FileLock, Timeout
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.download import hash_of
 from oxenbatch.errors import MachineError, OxenbatchError, TryAgain, printable
-from oxenbatch.ledger import reads
+from oxenbatch.ledger import news, reads
 from oxenbatch.ledger.book import Ledger
+from oxenbatch.ledger.decisions import Aside
 from oxenbatch.names import inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from oxenbatch.ledger.decisions import Aside
 
 LEDGER: Final = "ledger.db"
 LOCK: Final = "run.lock"
@@ -63,17 +62,29 @@ def move_aside(folder: Path, moves: Iterable[Aside]) -> None:
             inside(folder, move.was).rename(inside(folder, move.becomes))
 
 
-def lost_files(ledger: Ledger, folder: Path) -> list[int]:
-    """Samples whose file is gone, or has another size, than when it was put there."""
+def want_lost_again(ledger: Ledger, folder: Path, *, at: float) -> None:
+    """What was paid for, and could not be had or is not here as it was, is to be had once more, for nothing."""
+    for sample_id in news.unfetchable(ledger):
+        news.fetch_again(ledger, sample_id, at=at, note="a new run tries again")
+    for sample_id, file in lost_files(ledger, folder):
+        # What lies there instead may be somebody's own work: it is kept, and out of the way of what is fetched.
+        if os.path.lexists(folder / file):
+            with suppress(OSError, ValueError):
+                move_aside(folder, [Aside(file, f"set-aside/{sample_id}-{file.replace('/', '-')}")])
+        news.fetch_again(ledger, sample_id, at=at, note="its file is gone, or has another size")
+
+
+def lost_files(ledger: Ledger, folder: Path) -> list[tuple[int, str]]:
+    """Samples whose file is gone, or has another size, than when it was put there; and that file's name."""
     sizes: dict[str, dict[str, int]] = {}
-    lost: list[int] = []
+    lost: list[tuple[int, str]] = []
     for sample_id, file, size in reads.files(ledger):
         parent, _, name = file.rpartition("/")
         if parent not in sizes:
             sizes.clear()  # files of a folder come together: one folder's sizes at a time is enough
             sizes[parent] = sizes_in(folder / parent)
         if sizes[parent].get(name) != size:
-            lost.append(sample_id)
+            lost.append((sample_id, file))
     return lost
 
 

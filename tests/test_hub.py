@@ -101,7 +101,8 @@ def test_a_post_that_broke_once_connected_may_have_landed(error: type[Exception]
 
 def test_every_error_of_a_request_that_httpx_knows_has_a_class_of_its_own_here() -> None:
     def below(kind: type[Exception]) -> set[type[Exception]]:
-        return {kind}.union(*(below(one) for one in kind.__subclasses__()))
+        own = [one for one in kind.__subclasses__() if one.__module__.startswith("httpx.") or one.__module__ == "httpx"]
+        return {kind}.union(*(below(one) for one in own))
 
     abstract = {httpx.RequestError, httpx.TransportError, httpx.TimeoutException, httpx.NetworkError,
                 httpx.ProtocolError}  # fmt: skip
@@ -372,7 +373,8 @@ class Files:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(request)
-        return self.answers[request.url.path.strip("/") or "root"]
+        answer = self.answers[request.url.path.strip("/")]
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
 
     def told(self) -> list[tuple[str, str | None]]:
         return [(request.url.host, request.headers.get("authorization")) for request in self.seen]
@@ -401,7 +403,7 @@ def test_an_address_that_only_looks_like_the_hubs_gets_no_key(other: str) -> Non
 
     _fetch(files, other)
 
-    assert files.seen[0].headers.get("authorization") is None
+    assert KEY not in str(files.seen[0].headers.raw)
 
 
 def test_an_address_relative_to_the_hub_is_the_hubs() -> None:
@@ -416,7 +418,6 @@ def test_an_address_relative_to_the_hub_is_the_hubs() -> None:
     "ftp://files.example/x",
     "file:///etc/passwd",
     "data:image/png;base64,AAAA",
-    "https://",
     "https://files.example:99999/x",
 ])  # fmt: skip
 def test_an_address_that_is_not_https_is_refused(url: str) -> None:
@@ -503,7 +504,7 @@ def test_a_file_that_is_refused_has_expired_and_says_nothing_of_the_key(status: 
     (httpx.Response(206, content=b"x", headers={"content-range": "bytes 3-3/9"}), {"offset": 5, "etag": '"e"'}),
     (httpx.Response(206, content=b"x"), {"offset": 5, "etag": '"e"'}),
     (httpx.Response(416), {"offset": 5, "etag": '"e"'}),
-    (httpx.Response(200, content=b"", headers={"content-encoding": "br"}), {}),
+    (httpx.Response(200, headers={"content-encoding": "br"}), {}),
 ])  # fmt: skip
 def test_an_answer_that_is_not_the_file_that_was_asked_for_is_trouble(answer: httpx.Response, options: Any) -> None:
     with pytest.raises(FileTrouble):

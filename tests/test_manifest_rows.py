@@ -414,11 +414,24 @@ def test_a_default_that_the_model_does_not_know_is_told_once(tmp_path: Path) -> 
     assert "defaults.sed: is not a parameter of kling-video; did you mean seed?" in found
     assert found.count("\n") == 0
     assert "-p sed: is not a parameter" in complaint(
-        tmp_path, "model: open\nprompts: [{model: kling-video, prompt: a}]\n", CATALOG, parameters={"sed": 1}
+        tmp_path, "model: kling-video\nprompts: [a]\n", CATALOG, parameters={"sed": 1}
     )
     assert "matrix.sed: is not a parameter" in complaint(
         tmp_path, "model: kling-video\nmatrix: {sed: [1]}\nprompts: [a]\n", CATALOG
     )
+
+
+def test_a_field_written_by_hand_is_sent_as_it_is_unless_it_is_a_slip_of_the_finger(tmp_path: Path) -> None:
+    text = "model: kling-video\ndefaults: {zoom: 2}\nmatrix: {mood: [calm]}\nprompts: [{prompt: a, lens: wide}]\n"
+    assert rows(tmp_path, text, CATALOG)[0].parameters == {"prompt": "a", "zoom": 2, "mood": "calm", "lens": "wide"}
+
+
+def test_a_row_of_another_model_goes_without_the_defaults_and_axes_that_its_model_does_not_take(tmp_path: Path) -> None:
+    head = "model: open\ndefaults: {zoom: 2}\nmatrix: {mood: [calm, wild]}\n"
+    text = head + "prompts: [a, {prompt: b, model: kling-video}]\n"
+    first, second, third = rows(tmp_path, text, CATALOG)
+    assert (first.parameters, second.parameters["mood"]) == ({"prompt": "a", "zoom": 2, "mood": "calm"}, "wild")
+    assert (third.model, third.parameters) == ("kling-video", {"prompt": "b"})
 
 
 def test_an_automatic_seed_stays_where_the_model_takes_one_and_goes_where_it_does_not(tmp_path: Path) -> None:
@@ -439,7 +452,9 @@ def test_a_model_that_cannot_be_used_is_told_for_its_first_rows(tmp_path: Path) 
 
 
 def test_every_problem_of_a_row_is_told_and_the_schema_has_its_say(tmp_path: Path) -> None:
-    found = complaint(tmp_path, "model: kling-video\nprompts: [{prompt: '', samples: 0, metadata: 5, x: 1}]\n", CATALOG)
+    found = complaint(
+        tmp_path, "model: kling-video\nprompts: [{prompt: '', samples: 0, metadata: 5, durration: 1}]\n", CATALOG
+    )
     assert found.count("row 1") == 4
     assert "row 1: duration is 7, expected one of 5, 10" in complaint(
         tmp_path, "model: kling-video\nprompts: [{prompt: a, duration: 7}]\n", CATALOG

@@ -30,11 +30,11 @@ from urllib.parse import unquote
 import httpx
 
 from oxenbatch import __version__, download
-from oxenbatch.batch import lost_files
 from oxenbatch.dataset import metadata
+from oxenbatch.folder import want_lost_again
 from oxenbatch.hub import Hub
 from oxenbatch.jobs import Row
-from oxenbatch.ledger import news, reads, runs, sends, staging
+from oxenbatch.ledger import reads, runs, sends, staging
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.plan import Limits
 from oxenbatch.runner import ModelFacts, Runner, Summary
@@ -287,14 +287,8 @@ class World:
         if (known := reads.batch(ledger)) is None or known.fingerprint != fingerprint:
             terms = staging.Terms(at=now, attempts=limits.attempts, price=self.price, takes_seed=lambda _: True)
             self._write(ledger, staging.stage, self.rows, fingerprint, terms)
-        lost = [*news.unfetchable(ledger), *lost_files(ledger, self.folder)]
-
-        def fetch_lost_again(ledger: Ledger) -> None:
-            for sample_id in lost:
-                news.fetch_again(ledger, sample_id, at=now, note="a new run tries again")
-            sends.allow_attempts(ledger, limits.attempts)
-
-        self._write(ledger, fetch_lost_again)
+        self._write(ledger, want_lost_again, self.folder, at=now)
+        self._write(ledger, sends.allow_attempts, limits.attempts)
 
     async def _keep_time(self) -> None:
         """What is due at the hub happens when it is due, although nobody asks."""
@@ -366,7 +360,8 @@ class World:
 
     def results(self) -> list[Path]:
         """Every file that passes for a result."""
-        return [path for path in self.folder.rglob("*") if path.suffix in {".png", ".mp4"}]
+        found = (path for path in self.folder.rglob("*") if path.suffix in {".png", ".mp4"})
+        return [path for path in found if "set-aside" not in path.parts]
 
     def assert_known(self) -> None:
         """The hub has made no generation that the ledger does not know."""

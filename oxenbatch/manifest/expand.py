@@ -106,6 +106,8 @@ class Expansion:
         matrix = {n: v for n, v in self._matrix.items() if n.casefold() not in {own.casefold() for own in fields}}
         first = self._model_of(fields, {name: values[0] for name, values in matrix.items()})
         plan = self._plan(first) if isinstance(first, str) else None
+        if plan is not None and "model" not in matrix and self._is_guest(plan):
+            matrix = {name: values for name, values in matrix.items() if plan.learn(name).kind != "extra"}
         own = {name.casefold() for name in fields}
         texts: list[Any] = []
         for name, value in fields.items():
@@ -191,7 +193,7 @@ class Expansion:
         own: set[str] = set()
         for name, value in chosen.items():
             field = plan.fields.get(name) or plan.learn(name)
-            if name != "model" and field.kind == "parameter":
+            if name != "model" and (field.kind == "parameter" or (field.kind == "extra" and self._keeps(plan, name))):
                 own.add(field.name)
                 draft.set(field.name, value)
         self._take(draft, plan, fields, own)
@@ -237,8 +239,15 @@ class Expansion:
                 draft.wrong(f"is not a parameter; {RESERVED[field.name]}", name)
             elif field.kind == "nameless":
                 draft.wrong(f"{shown(name)} is no name for a field, expected 1 to {LONGEST_NAME} plain characters")
+            elif value is not None and draft.entry.by_hand and self._keeps(plan, name):
+                own.add(name)
+                draft.set(name, draft.filled(value, name))
             elif value is not None:
                 draft.extra[name] = value
+
+    def _keeps(self, plan: Plan, name: str) -> bool:
+        """Whether a field written by hand is sent, although the model's schema does not list it."""
+        return self.overrides.extra_columns == "error" and plan.is_sent(name)
 
     def _strangers(self, draft: Draft, plan: Plan) -> None:
         """Fields that are neither ours nor the model's are kept, dropped, or told once for a table."""
@@ -330,10 +339,10 @@ class Expansion:
         return f"; the header has no column 'prompt', its columns are {printable(', '.join(entry.columns), 200)}"
 
     def _lay_base(self, plan: Plan) -> Iterator[Problem]:
-        """Defaults and flags are known by the model's own names; a stranger among them is told once for each model.
+        """Defaults and flags are known by the model's own names; a slip among them is told once for each model.
 
-        A default that one row's model does not know is a problem, in a manifest of several models too: silence
-        would send some rows without what was asked for. `--extra-columns` settles it as it does for columns.
+        They are meant for the manifest's model: a row that names another one goes without those that its own model
+        does not take.
         """
         plan.base, plan.base_metadata = {}, {}
         for name, value in self._base.items():
@@ -349,16 +358,27 @@ class Expansion:
                     number = isinstance(value, int | float) and not isinstance(value, bool)
                     # `-p duration=5` was read before anybody knew that this model wants the text 5.
                     plan.base[field.name] = templates.text_of(value) if given and number else value
-            elif value is None or (field.name.casefold() == "seed" and value == "auto"):
+            elif value is None or (field.name.casefold() == "seed" and value == "auto") or self._is_guest(plan):
                 continue
+            elif self._keeps(plan, name):
+                plan.base[name] = value
             elif self.overrides.extra_columns == "metadata":
                 plan.base_metadata[name] = value
             elif self.overrides.extra_columns == "error":
                 yield self._stranger(plan, name, "-p" if name in self.overrides.parameters else "defaults")
         for name, values in self._matrix.items():
-            extra = name != "model" and plan.learn(name).kind == "extra"
-            if extra and self.overrides.extra_columns == "error" and (name.casefold() != "seed" or values != ["auto"]):
+            extra = name != "model" and plan.learn(name).kind == "extra" and not self._is_guest(plan)
+            if (
+                extra
+                and not self._keeps(plan, name)
+                and self.overrides.extra_columns == "error"
+                and (name.casefold() != "seed" or values != ["auto"])
+            ):
                 yield self._stranger(plan, name, "matrix")
+
+    def _is_guest(self, plan: Plan) -> bool:
+        """The model is a row's own, not the one that the manifest is about."""
+        return plan.model_id != self._base.get("model")
 
     def _stranger(self, plan: Plan, name: str, place: str) -> Problem:
         words = f"is not a parameter of {printable(plan.model_id, 80)}{plan.suggestion(name)}"

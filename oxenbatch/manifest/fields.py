@@ -33,6 +33,11 @@ _WHOLE = re.compile(r"([-+]?[0-9]{1,20})(?:\.0+)?\Z")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 
 
+SLIP: Final = (
+    0.8  # how like a listed name another must be to be taken for a slip: `durration`, and not `mood` for `model`
+)
+
+
 class CellFault(ValueError):
     """The cell's text is not of the type that the model takes."""
 
@@ -178,11 +183,24 @@ class Plan:
             return Field("extra", name)
         return Field("parameter", real)
 
+    def is_sent(self, name: str) -> bool:
+        """Whether a field that the schema does not list is sent all the same, where it was written by hand.
+
+        As it is, says the contract; but not where the schema says that there are no others, nor where the name is so
+        near to a listed one that it is a slip of the finger.
+        """
+        closed = self.model is not None and (self.model.schema or {}).get("additionalProperties") is False
+        return not closed and not self._near(name, SLIP)
+
     def suggestion(self, name: str) -> str:
         """`; did you mean …?` where something known is near."""
+        near = self._near(name, 0.6)
+        return f"; did you mean {printable(near, 80)}?" if near else ""
+
+    def _near(self, name: str, likeness: float) -> str | None:
         known = {one.casefold(): one for one in [*self.properties, *OURS]}
-        near = difflib.get_close_matches(name.casefold(), known, n=1)
-        return f"; did you mean {printable(known[near[0]], 80)}?" if near else ""
+        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=likeness)
+        return known[near[0]] if near else None
 
 
 def metadata_fault(name: str, parameters: dict[str, Any], plan: Plan) -> str | None:

@@ -194,13 +194,13 @@ def _yaml_list(composer: Composer) -> Iterator[Entry | Faulty]:
             yield Faulty(composer.problems)
             composer.problems = []
         else:
-            yield _entry(value, name, line)
+            yield _entry(value, name, line, by_hand=True)
 
 
-def _entry(value: Any, name: str, line: int) -> Entry | Faulty:
+def _entry(value: Any, name: str, line: int, *, by_hand: bool = False) -> Entry | Faulty:
     """A row as it is written in YAML, JSON or a line of JSON."""
     if isinstance(value, dict):
-        return Entry(value, name, line)
+        return Entry(value, name, line, by_hand=by_hand)
     if isinstance(value, str) or value is None:
         return Entry({"prompt": value}, name, line)
     words = f"the row is {shown(value)}, expected text (a prompt) or a mapping of fields"

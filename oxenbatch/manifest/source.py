@@ -212,6 +212,8 @@ class Entry:
     line: int
     columns: tuple[str, ...] | None = None
     """A table's header; its cells are text whose type is not known yet, empty ones left out."""
+    by_hand: bool = False
+    """Written in YAML: a field that the model does not list is meant, and no leftover of a data set."""
 
     @property
     def where(self) -> str:

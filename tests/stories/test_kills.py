@@ -27,7 +27,7 @@ def campaign(before: str, *options: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_nothing_is_paid_twice_lost_or_torn_in_50_kills() -> None:
-    found = campaign("", "--kills=52", "--rows=150", "--seed=11")
+    found = campaign("", "--kills=52", "--rows=200", "--seed=11")
 
     assert found["troubles"] == []
     assert found["duplicates"] == found["lost"] == found["torn"] == found["unknown"] == found["held"] == 0
@@ -54,7 +54,7 @@ def recover(ledger, *, now, post_timeout_s):
     return len(left)
 sends.recover = recover
 """
-    found = campaign(blind, "--kills=3", "--rows=24", "--seed=12")
+    found = campaign(blind, "--kills=8", "--rows=60", "--seed=12")
 
     assert found["duplicates"] > 0
     assert not found["ok"]
