@@ -303,7 +303,7 @@ class Batch:
         began = time.monotonic()
         tally.starts += 1
         late_s = self.draw.uniform(0, 1.0) if aim == "moment" else PATIENCE_S
-        lag_s = self.draw.uniform(0, OPEN_S * 0.6) if aim == "answer" else self.draw.choice((0, 0, 0.002, 0.01))
+        lag_s = self.draw.uniform(0, OPEN_S * 0.5) if aim == "answer" else self.draw.choice((0, 0, 0.002, 0.01))
         progressed = False
         while True:
             seen = eyes.look()
@@ -317,7 +317,9 @@ class Batch:
                 time.sleep(lag_s)
                 break
             if now - began > late_s:
-                break
+                if aim == "moment" or late_s > PATIENCE_S:
+                    break
+                aim, late_s = "answer", 3 * PATIENCE_S  # there are more of those
             if (code := ended(child)) is not None:
                 self._check_exit(code, tally)
                 return None

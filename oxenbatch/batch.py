@@ -214,7 +214,7 @@ class Batch:
             runs.begin_batch(ledger, name=self.manifest.name, hub=self.access.name, at=now, on=self.date.isoformat())
             staged = None
             fingerprint = self.manifest.fingerprint(self.date, self.catalog)
-            if not known or known.fingerprint != fingerprint:
+            if not known or known.fingerprint != fingerprint or self.changed == "rerun":
                 staged = staging.stage(
                     ledger, self.manifest.rows(self.date, self.catalog), fingerprint, self._terms(now)
                 )
@@ -347,8 +347,9 @@ class Batch:
                 reserve=reserve,
             )
             loop = asyncio.get_running_loop()
-            for number, stop in ((signal.SIGINT, Stop.SIGINT), (signal.SIGTERM, Stop.SIGTERM)):
-                loop.add_signal_handler(number, runner.interrupt, stop)
+            with suppress(ValueError, RuntimeError):  # not in the main thread: whoever is there has the signals
+                for number, stop in ((signal.SIGINT, Stop.SIGINT), (signal.SIGTERM, Stop.SIGTERM)):
+                    loop.add_signal_handler(number, runner.interrupt, stop)
             watching = asyncio.create_task(watcher(runner, plan), name="progress") if watcher else None
             try:
                 return await runner.run()

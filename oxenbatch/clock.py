@@ -37,19 +37,24 @@ class HubClock:
         self.clock = clock
         self.heard = False
         """Whether the hub has answered yet; before that, this machine's time is all there is."""
+        self.told = False
+        """Whether it has ever said what time it is."""
         self._offset = clock.wall() - clock.monotonic()
 
     def now(self) -> float:
         """Unix seconds by the hub's clock, to about a second."""
         return self.clock.monotonic() + self._offset
 
-    def hear(self, date: float | None) -> None:
-        """The hub has just answered, and said that it is `date`; where it said nothing, this machine's time must do."""
-        if date is None:
-            self.heard = True
-            return
-        # A whole second stands for any moment in it: its middle is the best guess.
-        told = date + 0.5
-        if not self.heard or abs(told - self.now()) > JUMP_S:
-            self._offset = told - self.clock.monotonic()
+    def hear(self, date: float | None, at: float | None = None) -> None:
+        """The hub has answered, and said that it was `date` when our monotonic clock said `at` (None: now).
+
+        Where it says nothing, this machine's time must do.
+        """
         self.heard = True
+        if date is None:
+            return
+        at = self.clock.monotonic() if at is None else at
+        told = date + 0.5  # a whole second stands for any moment in it: its middle is the best guess
+        if not self.told or abs(told - at - self._offset) > JUMP_S:
+            self._offset = told - at
+        self.told = True

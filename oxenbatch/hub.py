@@ -101,8 +101,9 @@ class FileTrouble(OxenbatchError):
 def check_key(key: str) -> str:
     """The key without spaces around it; `ConfigProblem` where it could not stand in a header."""
     key = key.strip()
+    quoted = key[:1] in "'\"`" or key[-1:] in "'\"`"
     # httpx prints a header's value when it holds a newline, so a key like that never gets that far.
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not key or not key.isascii() or not key.isprintable() or " " in key or quoted:
         raise ConfigProblem(
             "the key is empty or holds characters that no key has: check OXEN_API_KEY for quotes, spaces"
         )
@@ -180,6 +181,7 @@ class Hub:
                 headers={"Content-Type": "application/json"},
                 timeout=httpx.Timeout(self._post_timeout_s, connect=CONNECT_S, pool=None),
             ) as response:
+                moment = self.clock.monotonic()
                 told = await _content(response)
         except _NEVER_LEFT as error:
             self._out_of_reach()
@@ -190,7 +192,7 @@ class Hub:
             self._out_of_reach()
             return Answer(Outcome.UNKNOWN, words=_why(error), cause=Cause.HUB)
         answer = read_answer(response.status_code, response.headers, told, intent.count)
-        self._heard(response, usable=answer.cause is not Cause.HUB)
+        self._heard(response, usable=answer.cause is not Cause.HUB, at=moment)
         return answer
 
     async def _renew_api_client(self) -> None:
@@ -209,17 +211,22 @@ class Hub:
         query = {**filters, "page": str(page), "page_size": str(page_size)}
         return _read(read_page, await self._get("/ai/generations", query))
 
-    async def history_since(self, since: float, wanted: set[str] | None = None) -> list[Generation]:
+    async def history_since(
+        self, since: float, wanted: set[str] | None = None, *, namespace: str | None = None
+    ) -> list[Generation]:
         """The account's rows since then, by the hub's clock; with `wanted`, only as far as those are found.
 
-        Complete, or `HubTrouble`. Stops at older rows only while the pages are seen to run from new to old.
+        `namespace`: whose rows; else the target's. Complete, or `HubTrouble`. Stops at older rows only while the pages
+        are seen to run from new to old.
         """
         rows: dict[str, Generation] = {}
-        namespace = self.target.namespace if self.target else None
+        namespace = namespace or (self.target.namespace if self.target else None)
         size = ACCOUNT_PAGE if wanted is None else min(ACCOUNT_PAGE, max(50, 2 * len(wanted)))
         page, newest_first, last = 1, True, float("inf")
         while True:
             answer = await self.history(page, page_size=size, namespace=namespace)
+            if answer.number != page:
+                raise HubTrouble(f"page {page} of the history was asked for, and {answer.number} came", cause=Cause.HUB)
             for generation in answer.generations:
                 rows[generation.generation_id] = generation
                 at = generation.enqueued_at
@@ -273,6 +280,7 @@ class Hub:
     async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
         try:
             async with self._api.stream(method, f"{self.origin}/api{path}", params=query) as response:
+                moment = self.clock.monotonic()  # `Date` was true when the headers came, not after a long list
                 content = await _content(response)
         except httpx.PoolTimeout as error:
             await self._renew_api_client()
@@ -280,9 +288,9 @@ class Hub:
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
             self._out_of_reach()
             raise HubTrouble(f"{method} {path}: {_why(error)}", cause=Cause.HUB) from None
-        return self._understood(response, content, f"{method} {path}")
+        return self._understood(response, content, f"{method} {path}", moment)
 
-    def _understood(self, response: httpx.Response, content: bytes, call: str) -> Any:
+    def _understood(self, response: httpx.Response, content: bytes, call: str, moment: float | None = None) -> Any:
         status = response.status_code
         try:
             payload = json.loads(content)
@@ -290,7 +298,7 @@ class Hub:
             payload = None
         words = f"{call}: {error_words(payload) or f'HTTP {status}'}"
         usable = isinstance(payload, dict) and status < 500
-        self._heard(response, usable=usable)
+        self._heard(response, usable=usable, at=moment)
         if 200 <= status < 300 and usable:
             return payload
         if usable and status in {401, 403}:
@@ -301,9 +309,9 @@ class Hub:
             raise HubTrouble(words, cause=Cause.RATE, wait_s=retry_after(response.headers))
         raise HubTrouble(words, cause=Cause.HUB if not usable or status == 429 else None)
 
-    def _heard(self, response: httpx.Response, *, usable: bool) -> None:
+    def _heard(self, response: httpx.Response, *, usable: bool, at: float | None = None) -> None:
         if usable:
-            self.time.hear(http_date(response.headers.get("date")))
+            self.time.hear(http_date(response.headers.get("date")), at)
             self.unreachable_since = None
         else:
             self._out_of_reach()
@@ -350,7 +358,10 @@ class Hub:
         headers = {"Accept-Encoding": "identity"}
         if offset and etag:
             headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
-        url = urljoin(f"{self.origin}/", url)
+        try:
+            url = urljoin(f"{self.origin}/", url)
+        except ValueError as error:
+            raise AddressRefused("not an address") from error
         try:
             for _ in range(REDIRECTS_MAX + 1):
                 await self._check_address(url)

@@ -39,6 +39,10 @@ class Open:
     """When our side of the connection ended: nothing of it can reach the hub later, but for what is under way."""
     absent_scans: int = 0
     """Complete scans after the settle time that did not show it."""
+    by_token: bool = False
+    """It was sent with a target, so that its row says itself whose it is."""
+    namespace: str | None = None
+    """The target's namespace: whose history has its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +103,21 @@ def judge(
     by_token: bool,
     elsewhere: Elsewhere = Elsewhere(),
     under_way: Sequence[Open] = (),
+    doubt_s: float = DOUBT_S,
 ) -> list[Verdict]:
     """One verdict for each open submission, from one complete scan that began at the hub's time `now`.
 
     `owned` are ids that belong to this ledger. `by_token`: the manifest sets a target, so a row says itself whose
     it is. `elsewhere` was asked after the scan, so that no POST of another ledger can have slipped in between; so
     was `under_way`, this ledger's sends that are still being answered: a row that may be theirs is left to them.
+    `doubt_s`: how far outside the window a row still proves no absence; without end where the hub tells no time.
     """
     free = _oldest_first(r for r in rows if r.generation_id not in owned and r.generation_id not in elsewhere.owned)
     if by_token:
         return [_judge_by_token(one, free, now, settle_s) for one in opens]
     busy = _pools(under_way, free, Elsewhere(), inf)
     theirs = {row.generation_id for pool in busy for row in (*pool.rows, *pool.doubts)}
-    pools = _pools(opens, free, elsewhere, settle_s)
+    pools = _pools(opens, free, elsewhere, settle_s, doubt_s)
     taken = _share_out(pools, theirs)
     verdicts = [verdict for pool in pools for verdict in _judge_pool(pool, taken, theirs, now, settle_s)]
     if not elsewhere.unreadable:
@@ -156,7 +162,13 @@ class _Pool:
         return sum(value is not None for value in self.opens[0].parameters.values())
 
 
-def _pools(opens: Iterable[Open], free: Sequence[Generation], elsewhere: Elsewhere, settle_s: float) -> list[_Pool]:
+def _pools(
+    opens: Iterable[Open],
+    free: Sequence[Generation],
+    elsewhere: Elsewhere,
+    settle_s: float,
+    doubt_s: float = DOUBT_S,
+) -> list[_Pool]:
     by_hash: dict[str, list[Open]] = defaultdict(list)
     for one in sorted(opens, key=lambda one: (one.intent_at, one.submission_id)):
         by_hash[one.request_hash].append(one)
@@ -167,7 +179,7 @@ def _pools(opens: Iterable[Open], free: Sequence[Generation], elsewhere: Elsewhe
         pool = _Pool(members, [r for r in elsewhere.rivals if r.request_hash == hashed], hashed in elsewhere.posting,
                      [], [])  # fmt: skip
         for row in free:
-            if not _is_within(row, begin - DOUBT_S, end + DOUBT_S):
+            if not _is_within(row, begin - doubt_s, end + doubt_s):
                 continue
             same, inside = echoes(row, first.model, first.parameters), _is_within(row, begin, end)
             if same and inside:

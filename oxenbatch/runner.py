@@ -397,7 +397,7 @@ class Runner:
             None if left is None else left - runs.sends_of(ledger, self._run_id),
             nanos,
         )
-        return sends.authorise(ledger, chosen, caps, at=now, run_id=self._run_id)
+        return sends.authorise(ledger, chosen, caps, at=now, run_id=self._run_id, target=self.hub.target)
 
     def _is_canary(self, ledger: Ledger, model: str) -> bool:
         """Whether the model's first row has still to show that the others are worth sending."""
@@ -481,7 +481,8 @@ class Runner:
         watched = await self._apply(listed)
         ids = {generation.generation_id for generation in listed}
         ours = [generation for generation in listed if generation.generation_id in watched]
-        self._images = any(not self._is_video(generation) for generation in ours)
+        # What has left the list, or is not in it yet, is looked for at the quicker pace.
+        self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
         gone = {i: at for i, at in watched.items() if i not in ids and at < began - LIST_LAG_S}
         if gone:
             await self._look_up(gone, began)
@@ -561,7 +562,11 @@ class Runner:
                 self.limits.settle_s,
             )
         began = self.hub.time.now()
-        rows = {g.generation_id: g for g in await self.hub.history_since(reconcile.window_start(opens))}
+        since = reconcile.window_start(opens) if self.hub.time.told else 0.0
+        rows: dict[str, Generation] = {}
+        for namespace in {one.namespace for one in opens}:
+            found = await self.hub.history_since(since, namespace=namespace)
+            rows |= {generation.generation_id: generation for generation in found}
         rows |= {g.generation_id: g for g in await self.hub.active() if g.generation_id not in rows}
         verdicts = await self.clerk.do(self._judge, opens, rows, began)
         if any(verdict.ids for verdict in verdicts):
@@ -579,16 +584,24 @@ class Runner:
     ) -> list[reconcile.Verdict]:
         """Every open send is as the scan that began then shows it; the verdicts."""
         siblings = self._account.siblings() if self._account else ()
-        verdicts = reconcile.judge(
-            opens,
-            list(rows.values()),
-            sends.owned(ledger, rows),
-            now=began,
-            settle_s=self.limits.settle_s,
-            by_token=self.hub.target is not None,
-            elsewhere=sends.elsewhere(siblings, rows, {one.request_hash for one in opens}),
-            under_way=sends.under_way(ledger),
-        )
+        elsewhere = sends.elsewhere(siblings, rows, {one.request_hash for one in opens})
+        under_way = sends.under_way(ledger, [one.submission_id for one in opens])
+        taken = sends.owned(ledger, rows)
+        verdicts: list[reconcile.Verdict] = []
+        for by_token in (True, False):  # what says itself whose it is goes first
+            found = reconcile.judge(
+                [one for one in opens if one.by_token == by_token],
+                list(rows.values()),
+                taken,
+                now=began,
+                settle_s=self.limits.settle_s,
+                by_token=by_token,
+                elsewhere=elsewhere,
+                under_way=under_way,
+                doubt_s=reconcile.DOUBT_S if self.hub.time.told else float("inf"),
+            )
+            taken |= {generation_id for verdict in found for generation_id in verdict.ids}
+            verdicts += found
         self._settle(ledger, verdicts)
         return verdicts
 
@@ -597,6 +610,7 @@ class Runner:
         for verdict in verdicts:
             if verdict.ids:
                 log.info("found at the hub: %s", ", ".join(verdict.ids))
+                self._look_at = 0.0  # its end may have been announced before it was ours
                 sends.adopt(ledger, verdict.submission_id, verdict.ids, at=now)
             sends.count_absent_scans(ledger, verdict.submission_id, verdict.scans)
             if verdict.absent:

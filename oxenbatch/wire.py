@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+WORDS_MAX: Final = 2000  # characters of a stranger's error: enough for any that a person would read
 RETRY_AFTER_MAX_S: Final = 900.0  # a hub that asks for more than 15 min is asked again after 15 min
 
 
@@ -202,6 +203,15 @@ def error_words(payload: Any) -> str:
     return _text(error) or _text(payload.get("status_message")) or ""
 
 
+def _all_words(payload: Any) -> str:
+    """Everything that an error says, its type too: an account's trouble may stand in any of its fields."""
+    if not isinstance(payload, dict):
+        return ""
+    error = payload.get("error")
+    parts = [error.get(name) for name in ("type", "title", "detail", "message")] if isinstance(error, dict) else [error]
+    return " / ".join(part for part in (*parts, payload.get("status_message")) if isinstance(part, str))
+
+
 def cause_of(words: str | None) -> Cause | None:
     """The account's trouble that the words speak of, if they do."""
     if words and _CREDITS.search(words):
@@ -261,16 +271,17 @@ _STATUS_CAUSES: Final = {401: Cause.KEY, 402: Cause.CREDITS, 403: Cause.KEY, 429
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, wanted: int) -> Answer:
     """The meaning of a complete answer to an enqueue of `wanted` generations; `headers` have lower-case names."""
     payload = _json_object(body)
-    words = error_words(payload)
+    words = error_words(payload)[:WORDS_MAX]
+    all_words = _all_words(payload)
     wait_s = retry_after(headers)
     if 200 <= status < 300:
-        return _read_success(status, payload, words, wanted)
+        return _read_success(status, payload, words, cause_of(all_words), wanted)
     if ids := _ids(payload):
         # "Nothing was made" is not to be believed of an answer that names what was made: the ids are kept.
         return Answer(Outcome.UNKNOWN, ids, f"HTTP {status} with {len(ids)} ids", Cause.HUB, wait_s, status)
     if status in _REFUSALS and payload is not None:
-        cause = cause_of(words) if status in {400, 404, 413, 415, 422} else _STATUS_CAUSES[status]
-        if cause_of(words) is Cause.CREDITS and not (status == 429 and _RATE_TOO.search(words)):
+        cause = cause_of(all_words) if status in {400, 404, 413, 415, 422} else _STATUS_CAUSES[status]
+        if cause_of(all_words) is Cause.CREDITS and not (status == 429 and _RATE_TOO.search(all_words)):
             cause = Cause.CREDITS  # an account without credits has been seen to answer 400 and 403
         if status in {400, 404, 413, 415, 422} and cause is Cause.KEY:
             cause = None  # "forbidden words in the prompt" is the row's; only 401 and 403 speak of the key
@@ -281,12 +292,11 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, wanted: in
     return Answer(Outcome.UNKNOWN, (), words or f"HTTP {status}", cause, wait_s, status)
 
 
-def _read_success(status: int, payload: dict[str, Any] | None, words: str, wanted: int) -> Answer:
+def _read_success(status: int, payload: dict[str, Any] | None, words: str, cause: Cause | None, wanted: int) -> Answer:
     rows = payload.get("generations") if payload else None
     if not isinstance(rows, list):
         return Answer(Outcome.UNKNOWN, (), words or f"HTTP {status} without generations", Cause.HUB, None, status)
     if not rows and payload and payload.get("error"):
-        cause = cause_of(words)
         outcome = Outcome.TURNED_AWAY if cause else Outcome.REFUSED
         return Answer(outcome, (), words or "refused without a reason", cause, None, status)
     ids = _ids(payload)

@@ -446,7 +446,16 @@ def test_redirects_that_run_in_a_circle_end() -> None:
     assert len(files.seen) == 6
 
 
-PRIVATE = ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "[::1]", "[fd00::1]", "[::ffff:10.0.0.1]", "0.0.0.0"]
+PRIVATE = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "192.168.0.1",
+    "169.254.169.254",
+    "[::1]",
+    "[fd00::1]",
+    "[::ffff:10.0.0.1]",
+    "0.0.0.0",
+]
 
 
 @pytest.mark.parametrize("address", PRIVATE)

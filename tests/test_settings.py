@@ -190,7 +190,6 @@ def test_a_key_that_no_hub_gave_is_refused_and_never_echoed(key: str, caplog: py
         assert "word" not in told
 
 
-@pytest.mark.xfail(reason="check_key takes quotes for a part of the key, and the hub answers 401 to it", strict=True)
 @pytest.mark.parametrize("key", ['"secret"', "'secret'", '"secret', "`secret`"])
 def test_a_key_in_quotes_is_refused_before_the_hub_refuses_it(key: str) -> None:
     with pytest.raises(ConfigProblem, match="quotes"):

@@ -566,4 +566,3 @@ def rows(count: int, *, model: str = IMAGE, prompt: str = "prompt {n}", **fields
         Row(model=model, parameters={"prompt": prompt.format(n=n)}, number=n, where=f"test:{n}", **fields)
         for n in range(1, count + 1)
     ]
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -46,6 +46,9 @@ def status(batches: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(f"all {len(told)} batches: {tally}; ${dollars(sum_dollars(told))} charged")
 
 
+NO_REASON: Final = {JobState.UNCERTAIN: "being looked for at the hub"}
+
+
 def sum_dollars(told: list[dict[str, Any]]) -> Decimal:
     """The exact sum of what the batches cost."""
     return sum((Decimal(one["cost"]) for one in told), Decimal(0))
@@ -80,10 +83,10 @@ def _print_status(one: dict[str, Any]) -> None:
             click.echo(f"  {state:<12}{count:>9}")
     cost, committed = Decimal(one["cost"]), Decimal(one["committed"])
     more = f", ${dollars(committed)} with what is under way" if committed != cost else ""
-    click.echo(f"  charged      ${dollars(cost)}{more}")
+    click.echo(f"  {'charged' if '://' in one['hub'] else 'would cost':<12} ${dollars(cost)}{more}")
     for failure in one["failures"]:
         click.echo(
-            f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or 'no reason given')}"
+            f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or NO_REASON.get(failure['state'], 'no reason given'))}"
             f"  (for instance {printable(failure['example'], 60)})"
         )
 

@@ -285,7 +285,9 @@ class RunCommand:
         for line in failure_lines(plan.ledger, plan.folder):
             click.echo(line, err=True)
         click.echo(
-            f"{printable(plan.folder)}: {plural(summary.done, 'file')}, ${dollars(summary.cost)} charged,"
+            f"{printable(plan.folder)}: {plural(summary.done, 'file')},"
+            f" {'would cost ' if self.options['sandbox'] else ''}${dollars(summary.cost)}"
+            f"{'' if self.options['sandbox'] else ' charged'},"
             f" {plural(summary.sends, 'request')} sent in this run",
             err=True,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.options import option
-from oxenbatch.errors import MachineError, printable
+from oxenbatch.errors import ConfigProblem, MachineError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,11 @@ def stand_in(journal: Path) -> Iterator[Sandbox]:
     folder = journal.parent
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     fresh = not journal.exists()
-    speed = float(os.environ.get("OXENBATCH_SPEED", REHEARSAL_SPEED))
+    said = os.environ.get("OXENBATCH_SPEED", "")
+    try:
+        speed = float(said) if said else REHEARSAL_SPEED
+    except ValueError:
+        raise ConfigProblem(f"OXENBATCH_SPEED is {printable(said)!r}, expected a number") from None
     hub = Sandbox(speed=speed, journal=journal, faults=os.environ.get("OXENBATCH_FAULTS"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

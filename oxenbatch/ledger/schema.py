@@ -62,6 +62,7 @@ create table jobs (
   position integer not null,
   wanted integer not null check (wanted in (0, 1)),
   source text not null,
+  kept_hash text,
   created_at real not null
 ) strict
 """
@@ -75,6 +76,8 @@ create table submissions (
                                        'absent', 'held', 'dropped')),
   request_hash text not null,
   token text not null unique,
+  targeted integer not null default 0 check (targeted in (0, 1)),
+  namespace text,
   count integer not null check (count between 1 and 12),
   intent_at real not null,
   ended_at real,

@@ -18,7 +18,7 @@ from oxenbatch.jobs import ACTIVE, Event, Intent, sealed
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.plan import Due, Stop
 from oxenbatch.reconcile import Elsewhere, Open, Rival
-from oxenbatch.wire import Answer, Outcome
+from oxenbatch.wire import Answer, Outcome, Target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -112,7 +112,15 @@ def next_due_at(ledger: Ledger, after: float = 0.0) -> float | None:
     return None if row[0] is None else float(row[0])
 
 
-def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at: float, run_id: int) -> Authorised:
+def authorise(
+    ledger: Ledger,
+    picks: Iterable[Sequence[Due]],
+    caps: Caps,
+    *,
+    at: float,
+    run_id: int,
+    target: Target | None = None,
+) -> Authorised:
     """Record one submission for each pick, as far as the caps allow; the intents are durable once this commits.
 
     A pick is up to `PER_POST` samples of one job with one request. Limits, budget and attempts are enforced here,
@@ -139,7 +147,7 @@ def authorise(ledger: Ledger, picks: Iterable[Sequence[Due]], caps: Caps, *, at:
                     return Authorised(intents, Stop.UNPRICED, nanos)
                 if nanos + sum(e or 0 for e in estimates) > caps.day_nanos_left:
                     return Authorised(intents, Stop.DAY, nanos)
-            intent = _intend(ledger, pick, sum(e or 0 for e in estimates), at=at, run_id=run_id)
+            intent = _intend(ledger, pick, sum(e or 0 for e in estimates), target, at=at, run_id=run_id)
             nanos += sum(e or 0 for e in estimates)
             committed += sum(e or 0 for e in estimates)
             active += len(pick)
@@ -156,13 +164,24 @@ def _estimates(ledger: Ledger, pick: Sequence[Due]) -> list[int | None]:
     return [row[0] for row in rows]
 
 
-def _intend(ledger: Ledger, pick: Sequence[Due], nanos: int, *, at: float, run_id: int) -> Intent:
+def _intend(
+    ledger: Ledger, pick: Sequence[Due], nanos: int, target: Target | None, *, at: float, run_id: int
+) -> Intent:
     conn, first = ledger.conn, pick[0]
     token = secrets.token_hex(8)
     submission_id = conn.execute(
-        "insert into submissions (job_id, run_id, state, request_hash, token, count, intent_at)"
-        " values (?, ?, 'intent', ?, ?, ?, ?) returning id",
-        (first.job_id, run_id, first.request_hash, token, len(pick), at),
+        "insert into submissions (job_id, run_id, state, request_hash, token, targeted, namespace, count, intent_at)"
+        " values (?, ?, 'intent', ?, ?, ?, ?, ?, ?) returning id",
+        (
+            first.job_id,
+            run_id,
+            first.request_hash,
+            token,
+            target is not None,
+            target and target.namespace,
+            len(pick),
+            at,
+        ),
     ).fetchone()[0]
     for sample in pick:
         cleared = {"submission_id": submission_id, "generation_id": None, "not_before": None, "error": None}
@@ -292,8 +311,8 @@ def unknown(ledger: Ledger) -> list[Open]:
     Those whose request has a POST under way are left out: its own row at the hub must not be taken for theirs.
     """
     rows = ledger.conn.execute(
-        "select b.id, b.request_hash, j.model, b.token, b.intent_at, b.ended_at, b.absent_scans,"
-        " count(s.id) as waiting, min(s.id) as sample_id"
+        "select b.id, b.request_hash, j.model, b.token, b.targeted, b.namespace, b.intent_at, b.ended_at,"
+        " b.absent_scans, count(s.id) as waiting, min(s.id) as sample_id"
         " from submissions b indexed by submissions_open join jobs j on j.id = b.job_id"  # else all samples are read
         " join samples s on s.submission_id = b.id and s.state = 'uncertain'"
         " where b.state in ('intent', 'unknown', 'held') and b.state = 'unknown'"
@@ -303,7 +322,7 @@ def unknown(ledger: Ledger) -> list[Open]:
     ).fetchall()
     return [
         Open(r["id"], r["request_hash"], r["model"], sent_parameters(ledger, r["sample_id"]), r["token"], r["waiting"],
-             r["intent_at"], r["ended_at"], r["absent_scans"])
+             r["intent_at"], r["ended_at"], r["absent_scans"], bool(r["targeted"]), r["namespace"])
         for r in rows
     ]  # fmt: skip
 
@@ -347,13 +366,15 @@ def _open_sends(ledger: Ledger, hashes: Collection[str]) -> list[sqlite3.Row]:
     ).fetchall()
 
 
-def under_way(ledger: Ledger) -> list[Open]:
-    """Submissions whose POST is still being answered: a row at the hub may be theirs."""
+def under_way(ledger: Ledger, judged: Collection[int]) -> list[Open]:
+    """Submissions that a row at the hub may belong to beside those that are `judged`: POSTs still being answered, and
+    those that have become unknown since."""
     rows = ledger.conn.execute(
         "select b.id, b.request_hash, j.model, b.token, b.intent_at, b.count, min(s.id) as sample_id"
         " from submissions b join jobs j on j.id = b.job_id join samples s on s.submission_id = b.id"
-        " where b.state in ('intent', 'unknown', 'held') and b.state = 'intent' group by b.id"
+        " where b.state in ('intent', 'unknown', 'held') and b.state <> 'held' group by b.id"
     ).fetchall()
+    rows = [row for row in rows if row["id"] not in judged]
     return [
         Open(r["id"], r["request_hash"], r["model"], sent_parameters(ledger, r["sample_id"]), r["token"], r["count"],
              r["intent_at"], r["intent_at"])

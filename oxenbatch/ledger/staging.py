@@ -137,7 +137,7 @@ def _stage_row(work: _Work, row: Row) -> Problem | None:
 
 
 _JOB: Final = """
-select id, key, request_hash, samples, wanted, model, parameters,
+select id, key, request_hash, kept_hash, samples, wanted, model, parameters,
        exists (select 1 from samples s
                where s.job_id = jobs.id and s.state = 'pending' and s.estimate_nanos is not ?) as repriced
 from jobs where key = ?
@@ -165,10 +165,11 @@ def _change_job(work: _Work, row: Row, hashed: str, job: sqlite3.Row, estimate: 
     conn, terms = work.ledger.conn, work.terms
     states = {JobState(r[0]) for r in conn.execute("select state from samples where job_id = ?", (job["id"],))}
     sent = conn.execute("select 1 from submissions where job_id = ? limit 1", (job["id"],)).fetchone()
-    if sent and terms.changed == "keep":
+    if sent and terms.changed != "rerun" and (terms.changed == "keep" or job["kept_hash"] == hashed):
         # What is kept is the request too: further samples of it are of the job's, not of the row's new one.
         kept = replace(row, model=job["model"], parameters=json.loads(job["parameters"]))
         _keep_job(work, kept, job, to_nanos(terms.price(kept)))
+        conn.execute("update jobs set kept_hash = ? where id = ?", (hashed, job["id"]))  # settled: not asked again
         return None
     if sent and (terms.changed == "stop" or states - _AT_REST):
         work.staged.changed.append(job["key"])

@@ -31,7 +31,7 @@ Cell = tuple[dict[str, int], int, int, int]
 
 def read(words: str) -> dict[str, Any]:
     """The fault that a cell's words describe: its name, and `option=value` as JSON, else as text."""
-    do, *options = words.split("  ")[0].split(" ")
+    do, *options = words.split("  ", maxsplit=1)[0].split(" ")
     fault: dict[str, Any] = {"do": do, "times": 2}
     for option in options:
         name, _, value = option.partition("=")
@@ -47,7 +47,9 @@ def play(operation: str, words: str) -> Cell:
     fault = read(words)
     fault |= {"on": OPERATIONS[operation]} if operation in OPERATIONS else {}
     # Where events are heard, the lists have little to say; and one lost answer has the history looked through.
-    beside = [{"do": "silent_events"}, {"do": "lose_answer", "times": 1}] if operation in ("list", "get", "history") else []
+    beside = (
+        [{"do": "silent_events"}, {"do": "lose_answer", "times": 1}] if operation in ("list", "get", "history") else []
+    )
     batch = [replace(row, samples=2 if row.number == 2 else 1) for row in rows(4)]
     limits = Limits(concurrency=4, settle_s=20.0, max_outage_s=600.0)
     with scratch() as folder:

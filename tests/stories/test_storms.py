@@ -395,7 +395,9 @@ def test_attempts_are_used_up_by_passing_failures_and_failing_costs_nothing(fold
 def test_the_first_row_of_a_model_that_nobody_knows_goes_alone(folder: Path) -> None:
     world = _world(folder, 10, models={IMAGE: ModelFacts(has_schema=False)})
     first: list[int] = []
-    world.on_request = lambda request: first.append(len(world.hub.clockwork.active)) if request.method == "POST" else None
+    world.on_request = lambda request: (
+        first.append(len(world.hub.clockwork.active)) if request.method == "POST" else None
+    )
 
     summary = world.run()
 
@@ -441,7 +443,9 @@ def test_five_failures_with_the_same_words_pause_their_model_and_no_other(folder
 
 @pytest.mark.parametrize("hours", [-2.0, 2.0])
 def test_a_clock_two_hours_off_the_hubs_finds_what_was_not_answered(folder: Path, hours: float) -> None:
-    world = _world(folder, 60, {"do": "lose_answer", "chance": 0.3}, {"do": "late_insertion", "chance": 0.2, "seconds": 9})
+    world = _world(
+        folder, 60, {"do": "lose_answer", "chance": 0.3}, {"do": "late_insertion", "chance": 0.2, "seconds": 9}
+    )
     world.wall_is_off_by = hours * 3600.0
 
     world.run(kill_at=60)
