@@ -41,7 +41,7 @@ docs: $(READY) ## fail where a page and the program disagree
 demo: $(READY) ## the main job, on the stand-in hub, in a minute
 	@$(BIN)/oxenbatch run manifests/demo.yaml --sandbox
 
-chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and the hub as the judge: half an hour
+chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and the hub as the judge: 10 to 30 minutes
 	@$(BIN)/python benchmarks/chaos.py
 
 bench: $(READY) ## makespan and hub calls against the ideal, as ratios

@@ -29,14 +29,12 @@ from oxenbatch.jobs import Intent
 from oxenbatch.plan import DOWNLOADS, OPEN_POSTS
 from oxenbatch.wire import (
     Answer,
-    Cause,
     Generation,
     Outcome,
     Page,
     Target,
     as_uuid,
     enqueue_body,
-    error_words,
     http_date,
     read_answer,
     read_event,
@@ -45,6 +43,7 @@ from oxenbatch.wire import (
     read_page,
     retry_after,
 )
+from oxenbatch.words import Cause, error_words
 
 if TYPE_CHECKING:
     import ssl

@@ -12,7 +12,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.jobs import PER_POST
-from oxenbatch.wire import Answer, Cause, Outcome
+from oxenbatch.wire import Answer, Outcome
+from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence

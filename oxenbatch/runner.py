@@ -25,7 +25,8 @@ from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, runs, sends
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.plan import DOWNLOADS, Facts, Limits, Stop
-from oxenbatch.wire import Cause, Generation, Outcome
+from oxenbatch.wire import Generation, Outcome
+from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from oxenbatch.jobs import Event
+from oxenbatch.words import RATE_TOO, Cause, all_words, cause_of, error_words, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,20 +74,20 @@ def read_generation(row: Any) -> Generation | None:
     generation_id = as_uuid(row.get("generation_id")) if isinstance(row, dict) else None
     if generation_id is None:
         return None
-    status = _text(row.get("status")) or ""
+    status = text(row.get("status")) or ""
     status = _SPELLINGS.get(status, status)
     status = status if status in STATUS_EVENTS else "processing"
     return Generation(
         generation_id=generation_id,
-        model=_text(row.get("model_name")) or _text(row.get("model")) or "",
+        model=text(row.get("model_name")) or text(row.get("model")) or "",
         status=status,
         result_url=_result_url(row),
-        error=_text(row.get("error_message")),
+        error=text(row.get("error_message")),
         enqueued_at=_seconds(row.get("enqueued_at")),
         started_at=_seconds(row.get("started_at")),
         completed_at=_seconds(row.get("completed_at")),
         cost=read_dollars(row.get("cost")),
-        directory=_text(row.get("target_directory")),
+        directory=text(row.get("target_directory")),
         echo=row,
     )
 
@@ -100,18 +101,14 @@ def read_generations(payload: Any) -> list[Generation]:
 
 
 def _result_url(row: Mapping[str, Any]) -> str | None:
-    if url := _text(row.get("result_url")):
+    if url := text(row.get("result_url")):
         return url
     # Seen in the wild: result_url null on success, the address inside images[0] or videos[0].
     for kind in ("images", "videos"):
         files = row.get(kind)
-        if isinstance(files, list) and files and isinstance(files[0], dict) and (url := _text(files[0].get("url"))):
+        if isinstance(files, list) and files and isinstance(files[0], dict) and (url := text(files[0].get("url"))):
             return url
     return None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 def _seconds(value: Any) -> float | None:
@@ -152,90 +149,6 @@ def read_event(kind: str, data: str) -> Generation | None:
     )
 
 
-# -- errors -------------------------------------------------------------------------------------------------------
-
-
-class Cause(StrEnum):
-    """Whom a refusal or a failure acts on, where it is not the row."""
-
-    KEY = "key"
-    CREDITS = "credits"
-    RATE = "rate"
-    HUB = "hub"
-
-
-_CREDITS: Final = re.compile(
-    r"insufficient[ _-]*(account[ _-]*)?(credit|fund|balance)|(not|n't)( have)? enough credits|(out of|no|zero) credits"
-    r"|credits? ((are|is|have been) )?(exhausted|depleted)|credit balance|payment required|quota exceeded"
-    r"|billing (issue|problem|account|limit|hard limit|details)",  # not bare `billing`: a prompt may speak of it
-    re.IGNORECASE,
-)
-_RATE_TOO: Final = re.compile(r"quota", re.IGNORECASE)  # on a 429 a quota is one of calls a minute
-# `forbidden` and `unauthorized` are the key's only where they are all that is said: "could not fetch input_image:
-# 403 Forbidden" and "unauthorized likeness" are the row's, and one row must not stop the batch.
-_KEY: Final = re.compile(
-    r"unauthenticated|invalid (api[ _-]?)?(key|token)|\b(key|token)\b.{0,20}\b(revoked|expired)"
-    r"|^\W*(40[13]\W+)?(unauthori[sz]ed|forbidden)\W*$",
-    re.IGNORECASE,
-)
-_LASTING: Final = re.compile(
-    r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|rejected"
-    r"|invalid|must be|must have|required|unsupported|not supported|out of range|parameter|validation|expected|unknown"
-    r"|too (long|large|short|small|many)|not found|malformed|exceeds|cannot be|bad request|\b4(00|04|22)\b",
-    re.IGNORECASE,
-)
-_PASSING: Final = re.compile(
-    r"time[d]?[ -]?out|overload|temporar|try again|retry|capacity|unavailable|internal|server error|connection|reset"
-    r"|rate limit|too many requests|throttl|busy|upstream|gateway|\b50[0-4]\b|\b429\b",
-    re.IGNORECASE,
-)
-
-
-def error_words(payload: Any) -> str:
-    """The useful words of an error in any of its shapes, or nothing."""
-    if not isinstance(payload, dict):
-        return ""
-    error = payload.get("error")
-    if isinstance(error, dict):
-        for name in ("detail", "message", "title"):
-            if words := _text(error.get(name)):
-                return words
-    return _text(error) or _text(payload.get("status_message")) or ""
-
-
-def _all_words(payload: Any) -> str:
-    """Everything that an error says, its type too: an account's trouble may stand in any of its fields."""
-    if not isinstance(payload, dict):
-        return ""
-    error = payload.get("error")
-    parts = [error.get(name) for name in ("type", "title", "detail", "message")] if isinstance(error, dict) else [error]
-    return " / ".join(part for part in (*parts, payload.get("status_message")) if isinstance(part, str))
-
-
-def cause_of(words: str | None) -> Cause | None:
-    """The account's trouble that the words speak of, if they do."""
-    if words and _CREDITS.search(words):
-        return Cause.CREDITS
-    if words and _KEY.search(words):
-        return Cause.KEY
-    return None
-
-
-def fails_again(words: str | None) -> bool:
-    """Whether the same request would fail the same way: its content or a parameter is at fault.
-
-    Words that we do not know are taken for passing trouble: another attempt is bounded, and failing costs nothing.
-    """
-    if not words or _PASSING.search(words):
-        return False
-    return bool(_LASTING.search(words))
-
-
-def failure_event(words: str | None) -> Event:
-    """What a `failed` generation means for its sample."""
-    return Event.SEEN_FAILED if fails_again(words) else Event.SEEN_FAILED_IN_PASSING
-
-
 # -- what a POST's answer means -----------------------------------------------------------------------------------
 
 
@@ -272,16 +185,16 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, wanted: in
     """The meaning of a complete answer to an enqueue of `wanted` generations; `headers` have lower-case names."""
     payload = _json_object(body)
     words = error_words(payload)[:WORDS_MAX]
-    all_words = _all_words(payload)
+    cause_said = cause_of(all_words(payload))
     wait_s = retry_after(headers)
     if 200 <= status < 300:
-        return _read_success(status, payload, words, cause_of(all_words), wanted)
+        return _read_success(status, payload, words, cause_said, wanted)
     if ids := _ids(payload):
         # "Nothing was made" is not to be believed of an answer that names what was made: the ids are kept.
         return Answer(Outcome.UNKNOWN, ids, f"HTTP {status} with {len(ids)} ids", Cause.HUB, wait_s, status)
     if status in _REFUSALS and payload is not None:
-        cause = cause_of(all_words) if status in {400, 404, 413, 415, 422} else _STATUS_CAUSES[status]
-        if cause_of(all_words) is Cause.CREDITS and not (status == 429 and _RATE_TOO.search(all_words)):
+        cause = cause_said if status in {400, 404, 413, 415, 422} else _STATUS_CAUSES[status]
+        if cause_said is Cause.CREDITS and not (status == 429 and RATE_TOO.search(words)):
             cause = Cause.CREDITS  # an account without credits has been seen to answer 400 and 403
         if status in {400, 404, 413, 415, 422} and cause is Cause.KEY:
             cause = None  # "forbidden words in the prompt" is the row's; only 401 and 403 speak of the key
@@ -435,7 +348,7 @@ def _same_scalar(theirs: Any, ours: Any) -> bool | None:
         words = {str(value).strip().lower() for value in (theirs, ours)}
         return True if len(words) == 1 else False if words == {"true", "false"} else None
     if isinstance(ours, str) and isinstance(theirs, str):
-        return _same_text(theirs, ours)
+        return _sametext(theirs, ours)
     a, b = _number(theirs), _number(ours)
     if a is None or b is None or b == -1:
         return None  # a word for a number (`auto`), or a number for the hub to choose (seed -1)
@@ -443,7 +356,7 @@ def _same_scalar(theirs: Any, ours: Any) -> bool | None:
     return a == b if whole else math.isclose(a, b, rel_tol=1e-6)  # a hub may keep 0.7 in 32 bits
 
 
-def _same_text(theirs: str, ours: str) -> bool | None:
+def _sametext(theirs: str, ours: str) -> bool | None:
     if theirs == ours:
         return True
     a, b = (unicodedata.normalize("NFC", "\n".join(text.splitlines())).strip() for text in (theirs, ours))

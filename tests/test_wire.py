@@ -15,17 +15,12 @@ from oxenbatch.jobs import Event
 from oxenbatch.wire import (
     RETRY_AFTER_MAX_S,
     STATUS_EVENTS,
-    Cause,
     Generation,
     Outcome,
     Target,
     as_uuid,
-    cause_of,
     echoes,
     enqueue_body,
-    error_words,
-    fails_again,
-    failure_event,
     http_date,
     read_answer,
     read_dollars,
@@ -35,6 +30,7 @@ from oxenbatch.wire import (
     read_page,
     retry_after,
 )
+from oxenbatch.words import Cause, cause_of, error_words, fails_again, failure_event
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ID2 = "7c9e6679-7425-40de-944b-e07fc1f90ae7"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,7 +46,9 @@ def status(batches: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(f"all {len(told)} batches: {tally}; ${dollars(sum_dollars(told))} charged")
 
 
-NO_REASON: Final = {JobState.UNCERTAIN: "being looked for at the hub"}
+def why_not(state: str) -> str:
+    """What is said of a sample that has no words of its own."""
+    return "being looked for at the hub" if state == JobState.UNCERTAIN else "no reason given"
 
 
 def sum_dollars(told: list[dict[str, Any]]) -> Decimal:
@@ -86,7 +88,7 @@ def _print_status(one: dict[str, Any]) -> None:
     click.echo(f"  {'charged' if '://' in one['hub'] else 'would cost':<12} ${dollars(cost)}{more}")
     for failure in one["failures"]:
         click.echo(
-            f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or NO_REASON.get(failure['state'], 'no reason given'))}"
+            f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or why_not(failure['state']))}"
             f"  (for instance {printable(failure['example'], 60)})"
         )
 
@@ -98,7 +100,7 @@ def failure_lines(ledger_path: Path, folder: Path) -> Iterator[str]:
     for failure in found:
         example = printable(failure.example, 40)
         yield (
-            f"{failure.count} {failure.state}: {printable(failure.error or 'no reason given')}"
+            f"{failure.count} {failure.state}: {printable(failure.error or why_not(failure.state))}"
             f"  (oxenbatch show {printable(folder)} {example})"
         )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from oxenbatch.jobs import Event
 from oxenbatch.ledger.book import to_nanos
-from oxenbatch.wire import STATUS_EVENTS, Cause, Generation, cause_of, fails_again, failure_event
+from oxenbatch.wire import STATUS_EVENTS, Generation
+from oxenbatch.words import Cause, cause_of, fails_again, failure_event
 
 if TYPE_CHECKING:
     import sqlite3

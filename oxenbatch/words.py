@@ -1,0 +1,95 @@
+"""What an error's words mean: whom it acts on, and whether the same request would fail again. Pure."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any, Final
+
+from oxenbatch.jobs import Event
+
+
+def text(value: Any) -> str | None:
+    """The value where it is text with something in it."""
+    return value if isinstance(value, str) and value else None
+
+
+class Cause(StrEnum):
+    """Whom a refusal or a failure acts on, where it is not the row."""
+
+    KEY = "key"
+    CREDITS = "credits"
+    RATE = "rate"
+    HUB = "hub"
+
+
+_CREDITS: Final = re.compile(
+    r"insufficient[ _-]*(account[ _-]*)?(credit|fund|balance)|(not|n't)( have)? enough credits|(out of|no|zero) credits"
+    r"|credits? ((are|is|have been) )?(exhausted|depleted)|credit balance|payment required|quota exceeded"
+    r"|billing (issue|problem|account|limit|hard limit|details)",  # not bare `billing`: a prompt may speak of it
+    re.IGNORECASE,
+)
+RATE_TOO: Final = re.compile(r"quota", re.IGNORECASE)  # on a 429 a quota is one of calls a minute
+# `forbidden` and `unauthorized` are the key's only where they are all that is said: "could not fetch input_image:
+# 403 Forbidden" and "unauthorized likeness" are the row's, and one row must not stop the batch.
+_KEY: Final = re.compile(
+    r"unauthenticated|invalid (api[ _-]?)?(key|token)|\b(key|token)\b.{0,20}\b(revoked|expired)"
+    r"|^\W*(40[13]\W+)?(unauthori[sz]ed|forbidden)\W*$",
+    re.IGNORECASE,
+)
+_LASTING: Final = re.compile(
+    r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|rejected"
+    r"|invalid|must be|must have|required|unsupported|not supported|out of range|parameter|validation|expected|unknown"
+    r"|too (long|large|short|small|many)|not found|malformed|exceeds|cannot be|bad request|\b4(00|04|22)\b",
+    re.IGNORECASE,
+)
+_PASSING: Final = re.compile(
+    r"time[d]?[ -]?out|overload|temporar|try again|retry|capacity|unavailable|internal|server error|connection|reset"
+    r"|rate limit|too many requests|throttl|busy|upstream|gateway|\b50[0-4]\b|\b429\b",
+    re.IGNORECASE,
+)
+
+
+def error_words(payload: Any) -> str:
+    """The useful words of an error in any of its shapes, or nothing."""
+    if not isinstance(payload, dict):
+        return ""
+    error = payload.get("error")
+    if isinstance(error, dict):
+        for name in ("detail", "message", "title"):
+            if words := text(error.get(name)):
+                return words
+    return text(error) or text(payload.get("status_message")) or ""
+
+
+def all_words(payload: Any) -> str:
+    """Everything that an error says, its type too: an account's trouble may stand in any of its fields."""
+    if not isinstance(payload, dict):
+        return ""
+    error = payload.get("error")
+    parts = [error.get(name) for name in ("type", "title", "detail", "message")] if isinstance(error, dict) else [error]
+    return " / ".join(part for part in (*parts, payload.get("status_message")) if isinstance(part, str))
+
+
+def cause_of(words: str | None) -> Cause | None:
+    """The account's trouble that the words speak of, if they do."""
+    if words and _CREDITS.search(words):
+        return Cause.CREDITS
+    if words and _KEY.search(words):
+        return Cause.KEY
+    return None
+
+
+def fails_again(words: str | None) -> bool:
+    """Whether the same request would fail the same way: its content or a parameter is at fault.
+
+    Words that we do not know are taken for passing trouble: another attempt is bounded, and failing costs nothing.
+    """
+    if not words or _PASSING.search(words):
+        return False
+    return bool(_LASTING.search(words))
+
+
+def failure_event(words: str | None) -> Event:
+    """What a `failed` generation means for its sample."""
+    return Event.SEEN_FAILED if fails_again(words) else Event.SEEN_FAILED_IN_PASSING
