@@ -11,20 +11,18 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from platformdirs import user_cache_path
+from typing import TYPE_CHECKING
 
 from oxenbatch import __version__
+from oxenbatch.access import Access, learn_missing, read_catalog
 from oxenbatch.account import Account, AccountLimits, read_limits
-from oxenbatch.addresses import is_loopback, origin_of
-from oxenbatch.catalog import Catalog, load_cached, save
+from oxenbatch.addresses import origin_of
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledger, want_lost_again
-from oxenbatch.hub import DEFAULT_HUB, Hub, HubTrouble
+from oxenbatch.hub import DEFAULT_HUB, Hub
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
 from oxenbatch.ledger import rebuild as rebuilding
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
+    from oxenbatch.catalog import Catalog
     from oxenbatch.clock import Clock
     from oxenbatch.folder import Damage
     from oxenbatch.manifest import Manifest
@@ -48,21 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MISSED_MAX: Final = 20  # unlisted models that are looked up: a manifest with more has another fault
 Watcher = Callable[[Runner, "Plan"], Coroutine[None, None, None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Which hub, with which key."""
-
-    url: str
-    key: str | None
-
-    @property
-    def name(self) -> str:
-        """The hub as a ledger remembers it: a stand-in on this machine is one hub, whatever port it got this time."""
-        return "stand-in on this machine" if is_loopback(self.url) else self.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,44 +70,6 @@ class Rehearsal:
     """Dollars, as far as prices are known."""
     unpriced: int
     """Samples whose model has no known price."""
-
-
-def read_catalog(access: Access, say: Callable[[str], None] = lambda _: None) -> Catalog | None:
-    """The hub's catalogue, kept for later; the kept one where the hub does not answer; None where there is none."""
-    cache = user_cache_path("oxenbatch")
-
-    async def fetch() -> object:
-        async with Hub(access.url, access.key) as hub:
-            return await hub.models()
-
-    try:
-        payload = asyncio.run(fetch())
-    except HubTrouble as trouble:
-        kept = load_cached(cache, access.name)
-        instead = "the one kept from before is used" if kept else "rows are not checked against their models"
-        say(f"the hub's catalogue cannot be had ({trouble}); {instead}")
-        return kept
-    catalog = Catalog.from_answer(payload)
-    if not catalog.models:
-        say("the hub's catalogue is empty; rows are not checked against their models")
-        return None
-    with suppress(OSError):
-        save(cache, access.name, payload)
-    return catalog
-
-
-def learn_missing(catalog: Catalog, access: Access) -> bool:
-    """Models that were asked for and are not listed are looked up one by one; whether any was found."""
-
-    async def ask() -> bool:
-        found = False
-        async with Hub(access.url, access.key) as hub:
-            for model_id in sorted(catalog.missed)[:MISSED_MAX]:
-                with suppress(HubTrouble):
-                    found = catalog.learn(await hub.model(model_id)) or found
-        return found
-
-    return bool(catalog.missed) and asyncio.run(ask())
 
 
 class Batch:
@@ -410,15 +357,9 @@ def unfinished_dated(manifest: Manifest, today: dt.date) -> tuple[Path, dt.date]
             if known is None or known.name != manifest.name:
                 continue
             date = dt.date.fromisoformat(known.created_on)
-            if folder.resolve() != todays.resolve() and date < today and is_unfinished(ledger):
+            if folder.resolve() != todays.resolve() and date < today and reads.is_unfinished(ledger):
                 found.append((date, folder))
     return (max(found)[1], max(found)[0]) if found else None
-
-
-def is_unfinished(ledger: Ledger) -> bool:
-    """Whether a run would have something to do, without a person."""
-    facts = reads.facts(ledger)
-    return facts.pending or bool(facts.submitting + facts.uncertain + facts.at_the_hub + facts.succeeded)
 
 
 def run(

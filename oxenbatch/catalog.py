@@ -7,17 +7,11 @@ that cannot be compiled is not held against anybody's row, and no schema can mak
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
-import os
-import re
-import tempfile
-import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import jsonschema_rs
@@ -230,46 +224,6 @@ class Catalog:
                 f"the schema of {printable(model_id)} cannot be used, rows are not checked: {printable(reason, 200)}"
             )
             return None
-
-
-def load_cached(folder: Path, origin: str) -> Catalog | None:
-    """The catalogue that `save` kept for this hub, None where there is none that can be read."""
-    try:
-        kept = json.loads(_cache_file(folder, origin).read_text("utf-8"))
-        if kept["origin"] != origin or kept["version"] != 1:
-            return None
-        return Catalog.from_answer(kept["payload"], fetched_at=float(kept["fetched_at"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def save(folder: Path, origin: str, payload: Any, *, now: float | None = None) -> Path:
-    """The hub's answer is on disk whole, for runs without the network; OSError where that cannot be.
-
-    `now` is when it was fetched, in unix seconds.
-    """
-    fetched_at = time.time() if now is None else now
-    text = json.dumps({"version": 1, "origin": origin, "fetched_at": fetched_at, "payload": payload})
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        path = _cache_file(folder, origin)
-        Path(part).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(part).unlink()
-        raise
-    return path
-
-
-def _cache_file(folder: Path, origin: str) -> Path:
-    """One safe name per origin: readable, and told apart by a hash where the readable parts agree."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", origin).strip("-.")[:60]
-    return folder / f"models-{readable}-{hashlib.sha256(origin.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.json"
 
 
 def _model(model_id: str, entry: dict[str, Any]) -> Model:

@@ -60,7 +60,8 @@ class Bell:
 
     def __init__(self) -> None:
         self.mark = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """In their order, and so woken in it: a story that is told again is the same."""
 
     def ring(self) -> None:
         """Everyone who waits goes on."""
@@ -76,11 +77,11 @@ class Bell:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         timer = None if timeout_s is None else loop.call_later(max(0.0, timeout_s), _wake, waiter)
-        self._waiting.add(waiter)
+        self._waiting[waiter] = None
         try:
             await waiter
         finally:
-            self._waiting.discard(waiter)
+            self._waiting.pop(waiter, None)
             if timer:
                 timer.cancel()
 
@@ -227,7 +228,7 @@ class Runner:
         if why not in self.stops:
             self.stops[why] = words
             log.info("nothing more is sent: %s", words)
-        self.bell.ring()
+            self.bell.ring()  # once: ringing whenever it is found again would keep everyone awake
 
     def interrupt(self, why: Stop) -> None:
         """Stop sending and let open POSTs answer; a second time: leave at once."""
@@ -522,7 +523,7 @@ class Runner:
         found: list[Generation] = []
         if len(gone) > LOOK_UP_SINGLY:
             found = await self.hub.history_since(min(gone.values()) - reconcile.SLACK_S, set(gone))
-        for generation_id in list(gone.keys() - {g.generation_id for g in found})[: LOOK_UP_SINGLY * 4]:
+        for generation_id in sorted(gone.keys() - {g.generation_id for g in found})[: LOOK_UP_SINGLY * 4]:
             try:
                 found.append(await self.hub.generation(generation_id))
             except NotFound:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oxenbatch.catalog import Catalog, load_cached, save
+from oxenbatch.access import load_cached, save
+from oxenbatch.catalog import Catalog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from oxenbatch.ledger.book import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from oxenbatch.batch import Access
+    from oxenbatch.access import Access
 
 LEDGER: Final = "ledger.db"
 MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
@@ -74,8 +74,8 @@ def hub_options(command: F) -> F:
 @contextlib.contextmanager
 def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[Access]:
     """The hub that made this batch, with the key for it."""
+    from oxenbatch.access import Access  # noqa: PLC0415
     from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
-    from oxenbatch.batch import Access  # noqa: PLC0415
     from oxenbatch.cli.sandbox import journal_of, stand_in  # noqa: PLC0415
     from oxenbatch.settings import find_key  # noqa: PLC0415
 

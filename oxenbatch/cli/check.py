@@ -19,8 +19,8 @@ from oxenbatch.ledger.book import Ledger
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from oxenbatch.access import Access
     from oxenbatch.audit import Audit
-    from oxenbatch.batch import Access
 
 
 @click.command(short_help="Hold the ledger against the hub's own history.")

@@ -19,7 +19,7 @@ from oxenbatch.ledger.book import Ledger
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from oxenbatch.batch import Access
+    from oxenbatch.access import Access
 
 ATTEMPTS = click.option(
     "--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries that each of them gets."

@@ -22,7 +22,8 @@ from oxenbatch.errors import OxenbatchError, gravest, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from oxenbatch.batch import Access, Batch, Plan
+    from oxenbatch.access import Access
+    from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
@@ -116,7 +117,7 @@ class RunCommand:
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
-        from oxenbatch.batch import read_catalog  # noqa: PLC0415 - not for --help
+        from oxenbatch.access import read_catalog  # noqa: PLC0415 - not for --help
         from oxenbatch.cli import tell  # noqa: PLC0415 - it imports us
         from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - not for --help
 
@@ -153,7 +154,7 @@ class RunCommand:
     @contextlib.contextmanager
     def _access(self, manifest: Manifest) -> Iterator[Access]:
         """The hub to use, and the key for it: the stand-in in a process of its own, or the real one."""
-        from oxenbatch.batch import Access  # noqa: PLC0415 - not for --help
+        from oxenbatch.access import Access  # noqa: PLC0415 - not for --help
 
         if not self.options["sandbox"]:
             from oxenbatch.addresses import origin_of  # noqa: PLC0415

@@ -44,6 +44,12 @@ def facts(ledger: Ledger, left_out: Sequence[str] = ()) -> Facts:
     return Facts(bool(pending), active["submitting"], active["uncertain"], at_the_hub, succeeded)
 
 
+def is_unfinished(ledger: Ledger) -> bool:
+    """Whether a run would have something to do, without a person."""
+    now = facts(ledger)
+    return now.pending or bool(now.submitting + now.uncertain + now.at_the_hub + now.succeeded)
+
+
 def facts_and_moves(ledger: Ledger, left_out: Sequence[str] = ()) -> tuple[Facts, dict[JobState, int]]:
     """The facts, and how many samples this ledger object has moved to, or from, each state."""
     return facts(ledger, left_out), dict(ledger.moved)
