@@ -20,6 +20,7 @@ from oxenbatch.addresses import origin_of
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
+from oxenbatch.download import fsync_folder
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledger, want_lost_again
 from oxenbatch.hub import DEFAULT_HUB, Hub
@@ -142,6 +143,9 @@ class Batch:
         missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for path in missing:  # a power cut must not take the folder, with the ledger in it, after a POST has landed
+                with suppress(PermissionError):
+                    fsync_folder(path.parent)
             probe = self.folder / ".oxenbatch-probe"
             probe.touch()
             probe.unlink()

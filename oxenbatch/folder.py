@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from filelock import FileLock, Timeout
 
 from oxenbatch.dataset.metadata import NAME as METADATA
-from oxenbatch.download import hash_of
+from oxenbatch.download import fsync_folder, hash_of
 from oxenbatch.errors import MachineError, OxenbatchError, TryAgain, printable
 from oxenbatch.ledger import news, reads
 from oxenbatch.ledger.book import Ledger
@@ -55,11 +55,18 @@ def _who_works(ledger_path: Path) -> str:
 
 
 def move_aside(folder: Path, moves: Iterable[Aside]) -> None:
-    """Results that were put aside lie where the ledger says."""
+    """Results that were put aside lie where the ledger is about to say, durably."""
+    touched: set[Path] = set()
     for move in moves:
+        was, becomes = inside(folder, move.was), inside(folder, move.becomes)
         with suppress(FileNotFoundError):
-            inside(folder, move.becomes).parent.mkdir(exist_ok=True)
-            inside(folder, move.was).rename(inside(folder, move.becomes))
+            if not becomes.parent.exists():
+                becomes.parent.mkdir()
+                touched.add(folder)
+            was.rename(becomes)
+            touched |= {was.parent, becomes.parent}
+    for parent in touched:
+        fsync_folder(parent)
 
 
 def want_lost_again(ledger: Ledger, folder: Path, *, at: float) -> None:

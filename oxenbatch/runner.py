@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 15.0  # open POSTs may answer for so long after Ctrl-C
+EARLY_S: Final = 1.0  # an event may overtake the answer to its POST; by then both have come
 LIST_LAG_S: Final = 5.0  # a fresh generation may be missing from the hub's lists for a moment
 MISSING_GRACE_S: Final = 120.0  # an id that the hub does not know for two minutes will not come back by itself
 FETCH_TRIES: Final = 8
@@ -485,7 +486,10 @@ class Runner:
         ours = [generation for generation in listed if generation.generation_id in watched]
         # What has left the list, or is not in it yet, is looked for at the quicker pace.
         self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
-        gone = {i: at for i, at in watched.items() if i not in ids and at < began - LIST_LAG_S}
+        unlisted = {i: at for i, at in watched.items() if i not in ids}
+        gone = {i: at for i, at in unlisted.items() if at < began - LIST_LAG_S}
+        if len(gone) < len(unlisted):  # too young to tell an end from a list that lags
+            self._look_at = min(self._look_at, self.clock.monotonic() + LIST_LAG_S)
         if gone:
             await self._look_up(gone, began)
         await self._cancel_overdue(ours, watched)
@@ -652,6 +656,10 @@ class Runner:
         told = await self.clerk.do(news.apply, [generation], at=self.hub.time.now())
         self._events_trusted = self._events_trusted or (bool(told.ends) and not self._events_missed)
         self._told(told)
+        if not told.moved and self._open_posts:
+            # It may be of a POST whose answer is still on its way: then only the list will tell of it.
+            self._look_at = min(self._look_at, self.clock.monotonic() + EARLY_S)
+            self.bell.ring()
 
     # -- fetch ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from world import VIDEO, World, rows, scratch, small
+from world import VIDEO, World, open_quickly, rows, scratch, small
 
 from oxenbatch import download
 from oxenbatch.plan import Limits
@@ -82,18 +82,13 @@ def test_a_file_that_is_never_had_is_unfetchable_after_eight_tries_and_the_next_
     tries = _heard(world, "/files/")
 
     assert _ends(world) == (3, {"unfetchable": 1})
-    assert len(tries) == download_tries()
+    assert len(tries) == 8
     assert world.results() == []
     (generation_id,) = world.hub.generations
     assert world.query("select generation_id from generations where state = 'unfetchable'") == [(generation_id,)]
     world.hub.faults = Faults()
     assert _ends(world) == (0, {"downloaded": 1})
     world.assert_whole()
-
-
-def download_tries() -> int:
-    """As the rules say."""
-    return 8
 
 
 def test_a_file_larger_than_any_video_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,8 +261,6 @@ def test_a_folder_that_leads_elsewhere_is_refused(folder: Path) -> None:
         world = _world(folder / "batch", 1)
         name = _name(world)
         with_folder = f"0001/{name}"
-        from world import open_quickly
-
         with open_quickly(world.ledger_path) as ledger:
             ledger.conn.execute("update samples set name = ?", (with_folder,))
         (world.folder / "0001").symlink_to(elsewhere)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,21 +18,20 @@ from oxenbatch.jobs import sealed
 from oxenbatch.wire import Answer, Cause, Outcome, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import ssl
+    from collections.abc import Callable
 
 ID = "11111111-2222-4333-8444-555555555555"
 OTHER = "99999999-2222-4333-8444-555555555555"
 HUB = "https://hub.example"
 KEY = "sk-secret-key"
 
-Handler = "Callable[[httpx.Request], httpx.Response]"
-
 
 @pytest.fixture(autouse=True)
-def _quick_tls(monkeypatch: pytest.MonkeyPatch) -> Iterator[ssl.SSLContext]:
+def _quick_tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     tls = _tls()
     monkeypatch.setattr(httpx, "create_ssl_context", lambda: tls)
-    yield tls
+    return tls
 
 
 @pytest.fixture(autouse=True)
@@ -454,7 +452,7 @@ PRIVATE = [
     "[::1]",
     "[fd00::1]",
     "[::ffff:10.0.0.1]",
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - nobody binds to it: it is refused
 ]
 
 

@@ -293,9 +293,12 @@ def test_a_second_run_leaves_at_once_and_says_who_works(folder: Path) -> None:
         runs.begin_batch(ledger, name="n", hub="h", at=1.0, on="2026-11-22")
         runs.begin_run(ledger, version="1", at=1_800_000_000.0)
 
-    with locked(folder, folder / "ledger.db"), pytest.raises(TryAgain, match=f"process {os.getpid()} on") as raised:
-        with locked(folder, folder / "ledger.db"):
-            pass
+    with (
+        locked(folder, folder / "ledger.db"),
+        pytest.raises(TryAgain, match=f"process {os.getpid()} on") as raised,
+        locked(folder, folder / "ledger.db"),
+    ):
+        pass
     assert raised.value.exit_code == 75
     with locked(folder, folder / "ledger.db"):
         pass  # the lock is gone with its holder
