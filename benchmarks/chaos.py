@@ -27,6 +27,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -40,10 +41,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
+from oxenbatch import __version__
 from oxenbatch.download import hash_of
 from oxenbatch.media import Damaged, inspect
 from oxenbatch.sandbox import Sandbox
 
+README = Path(__file__).parents[1] / "README.md"
 IMAGE = "black-forest-labs-flux-2-klein-4b"
 VIDEO = "kling-video-v2-6-pro-text-to-video"
 RESULTS = {".png", ".jpg", ".webp", ".mp4"}
@@ -493,6 +496,19 @@ def campaign(home: Path, *, kills: int, seconds: float, seed: int, rows: int, lo
     return tally
 
 
+def write(tally: Tally, seed: int, spent: float) -> None:
+    """The README's table of kills is this campaign's."""
+    lines = ["| counted | |", "|---|--:|", *(f"| {name} | {value} |" for name, value in tally.rows())]
+    day = time.strftime("%Y-%m-%d")
+    lines += ["", f"`make chaos`, {day}, oxenbatch {__version__}, seed {seed}, {spent / 60:.0f} minutes."]
+    page = README.read_text(encoding="utf-8")
+    marks = r"(<!-- measured: kills -->\n).*?(<!-- /measured -->)"
+    told = "\n".join(lines)
+    README.write_text(
+        re.sub(marks, lambda m: f"{m[1]}{told}\n{m[2]}", page, count=1, flags=re.DOTALL), encoding="utf-8"
+    )
+
+
 def main() -> None:
     """The table, and 1 where it is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -502,6 +518,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300, help="of one batch [300]")
     parser.add_argument("--keep", type=Path, help="work in this new folder, and leave it")
     parser.add_argument("--json", action="store_true", help="the numbers on stdout, as JSON")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1 << 32)
     if asked.keep:
@@ -523,6 +540,8 @@ def main() -> None:
         print("\n".join(f"{name:45} {value!s:>9}" for name, value in tally.rows()))
         print(f"aims: {', '.join(f'{aim} {n}' for aim, n in tally.aims.most_common())}; seed {seed}, {spent:.0f} s")
         print("\n".join(tally.troubles))
+    if asked.write:
+        write(tally, seed, spent)
     sys.exit(0 if tally.ok() else 1)
 
 
