@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 DEFAULT_HUB: Final = "https://hub.oxen.ai"
 CONNECT_S: Final = 10.0
 GET_S: Final = 30.0
-SILENCE_S: Final = 45.0  # three missed keep-alives of 15 s: the event stream is dead
+SILENCE_S: Final = 45.0  # three times a missed keep-alive of 15 s: the event stream is dead
 ANSWER_MAX: Final = 256 * 1024 * 1024  # bytes; an unpaged list of 100,000 active generations is about 100 MB
 REDIRECTS_MAX: Final = 5
 GET_TRIES: Final = 3

@@ -274,7 +274,11 @@ def vast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
     gid = "printf('%08x-0000-4000-8000-000000000000', i)"
     with book.ledger.immediate():
         for statement in (
-            "insert into jobs select i, 'r1:' || i, null, 1, 'r1:' || i, ?1, 'p', '{}', '{}', 1, i, 1, '', 1.0 from n",
+            (
+                "insert into jobs (id, key, occurrence, request_hash, model, prompt, parameters, metadata, samples,"
+                " position, wanted, source, created_at)"
+                " select i, 'r1:' || i, 1, 'r1:' || i, ?1, 'p', '{}', '{}', 1, i, 1, '', 1.0 from n"
+            ),
             (
                 "insert into submissions (id, job_id, run_id, state, request_hash, token, count, intent_at)"
                 " select i, i, 1, 'accepted', 'r1:' || i, 't' || i, 1, 1.0 from n where ?1 <> ''"

@@ -89,7 +89,8 @@ def read_head(members: Mapping[str, Member], name: str, shown_as: str) -> Head:
     head = Head(name=name, shown=shown_as)
     for key, member in members.items():
         if key not in KEYS:
-            head.wrong(f"is not a field of a manifest{_hint(key, KEYS)}", member.line, key)
+            remedy = _hint(key, KEYS) or "; a parameter of the model goes under 'defaults:', or into a row"
+            head.wrong(f"is not a field of a manifest{remedy}", member.line, key)
     value = {key: member for key, member in members.items() if member.value is not None}
     head.templates = "prompt" in value or "variables" in members or "matrix" in members
     _names(head, value)

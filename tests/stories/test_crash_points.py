@@ -1,4 +1,7 @@
-"""Killed before and after each effect, and again within the resume: the next run ends it, and nobody pays twice."""
+"""Killed before and after each effect, and again within the resume: the next run ends it, and nobody pays twice.
+
+By day every single point and a sample of the pairs; with `OXENBATCH_NIGHTLY=1` every pair, and all weathers whole.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from world import VIDEO, World, rows, scratch
 
-from oxenbatch.jobs import Row
 from oxenbatch.plan import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from oxenbatch.jobs import Row
 
 NIGHTLY = bool(os.environ.get("OXENBATCH_NIGHTLY"))
 PAIRS_BY_DAY = 60

@@ -144,7 +144,7 @@ def _no_settle(judge: Any) -> Any:
     return lambda *args, **kwargs: judge(*args, **{**kwargs, "settle_s": 0.0})
 
 
-async def _active_only(self: Hub, since: float, wanted: set[str] | None = None) -> list[Generation]:
+async def _active_only(self: Hub, since: float, wanted: set[str] | None = None, **_: Any) -> list[Generation]:
     return [row for row in await self.active() if wanted is None or row.generation_id in wanted]
 
 
