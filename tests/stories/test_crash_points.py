@@ -28,7 +28,7 @@ WEATHER: dict[str, list[dict[str, Any]]] = {
     "all is well": [],
     "answers are lost": [{"do": "lose_answer", "chance": 0.5}],
     "rows appear late": [{"do": "late_insertion", "chance": 0.5, "seconds": 9.0}],
-    "files are cut": [{"do": "cut_body", "chance": 0.3}, {"do": "expired_address", "chance": 0.2}],
+    "files are cut": [{"do": "cut_body", "chance": 0.2}, {"do": "expired_address", "chance": 0.1}],
 }
 EVERY = {"rows appear late": 1 if NIGHTLY else 5, "files are cut": 1 if NIGHTLY else 5}
 """By day these skip some points; the first two weathers never do."""
