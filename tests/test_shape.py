@@ -23,7 +23,7 @@ ROOT = HOUSE.parent
 HEAVY = ("httpx", "sqlite_utils", "rich", "starlette", "yaml", "jsonschema_rs", "tenacity", "PIL", "uvicorn")
 
 LONG = 400
-TOO_LONG = {"batch.py", "catalog.py", "hub.py", "ledger/sends.py", "runner.py", "wire.py"}
+TOO_LONG = {"hub.py", "ledger/sends.py", "manifest/expand.py"}
 """Longer than `LONG` and known to be; this set only shrinks."""
 
 
@@ -74,7 +74,7 @@ def test_only_enqueue_posts() -> None:
 
 def test_only_the_runner_enqueues() -> None:
     callers = {f for place, tree in modules() for f in functions_that(place, tree, ast.Call, "enqueue")}
-    assert callers == {"runner.py:_post"}
+    assert callers == {"runner/sending.py:_post"}
 
 
 def test_no_module_grows_past_holding() -> None:

@@ -1,0 +1,83 @@
+"""The fetch stage: paid results become files on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from oxenbatch.addresses import AddressRefused
+from oxenbatch.errors import MachineError
+from oxenbatch.hub import AddressExpired, FileTrouble, HubTrouble
+from oxenbatch.ledger import news
+from oxenbatch.plan import DOWNLOADS, Stop
+
+if TYPE_CHECKING:
+    from oxenbatch.download import Downloads
+    from oxenbatch.ledger.news import Fetch
+    from oxenbatch.runner.desk import Desk
+
+FETCH_TRIES: Final = 8
+FETCH_PAUSE_MAX_S: Final = 30.0
+
+
+class Fetching:
+    """Downloads what the hub has made, a bounded number at once."""
+
+    def __init__(self, desk: Desk, downloads: Downloads) -> None:
+        self.desk = desk
+        self._downloads = downloads
+
+    async def run(self) -> None:
+        desk = self.desk
+        async with asyncio.TaskGroup() as downloads:
+            while not desk.over and not desk.hub_is_lost():
+                mark = desk.bell.mark
+                room = DOWNLOADS - len(desk.fetching)
+                now = desk.hub.time.now()
+                todo: list[Fetch] = []
+                if room > 0:
+                    todo = await desk.clerk.do(news.fetchable, room, now=now, busy=tuple(desk.fetching))
+                for fetch in todo:
+                    desk.fetching.add(fetch.sample_id)
+                    downloads.create_task(self._fetch_one(fetch), name=f"fetch {fetch.generation_id}")
+                if not todo:
+                    due_at = await desk.clerk.do(news.next_fetch_at, now) if room > 0 else None
+                    await desk.bell.wait(mark, None if due_at is None else max(0.05, due_at - desk.hub.time.now()))
+
+    async def _fetch_one(self, fetch: Fetch) -> None:
+        try:
+            url = fetch.url or await self._fresh_address(fetch)
+            kept = await self._downloads.fetch(fetch, url)
+        except MachineError as error:
+            self.desk.stop(Stop.DISK, str(error))
+        except (FileTrouble, AddressExpired, AddressRefused, HubTrouble) as error:
+            await self._fetch_failed(fetch, error)
+        else:
+            await self.desk.clerk.do(news.keep, fetch, kept, at=self.desk.hub.time.now())
+        finally:
+            self.desk.fetching.discard(fetch.sample_id)
+            self.desk.bell.ring()
+
+    async def _fresh_address(self, fetch: Fetch) -> str:
+        generation = await self.desk.hub.generation(fetch.generation_id)
+        if not generation.result_url:
+            raise FileTrouble("the hub has no address for this result")
+        url = generation.result_url
+        await self.desk.clerk.do(news.set_address, fetch, url)
+        return url
+
+    async def _fetch_failed(self, fetch: Fetch, error: Exception) -> None:
+        desk = self.desk
+        # Where the hub is out of reach too, the way is broken and not the file: that costs time (max_outage_s), no try.
+        counts = desk.hub.unreachable_since is None
+        tries = fetch.tries + counts
+        pause = min(FETCH_PAUSE_MAX_S, 0.5 * 2**fetch.tries if counts else FETCH_PAUSE_MAX_S) * (0.5 + desk.jitter())
+        if isinstance(error, AddressExpired) and fetch.tries == 0:
+            pause = 0.0
+        now = desk.hub.time.now()
+        retry_at = now + pause if tries < FETCH_TRIES else None
+        expired = isinstance(error, AddressExpired | AddressRefused) or tries % 3 == 0
+        why = str(error) or type(error).__name__
+        await desk.clerk.do(
+            news.fetch_failed, fetch, at=now, why=why, retry_at=retry_at, address_expired=expired, counts=counts
+        )

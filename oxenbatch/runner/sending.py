@@ -1,0 +1,152 @@
+"""The send stage: what is due becomes an intent on disk, then one POST, then its outcome on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from typing import TYPE_CHECKING, Final
+
+from oxenbatch import plan
+from oxenbatch.errors import printable
+from oxenbatch.ledger import reads, runs, sends
+from oxenbatch.ledger.book import to_nanos
+from oxenbatch.plan import Stop
+from oxenbatch.wire import Outcome
+from oxenbatch.words import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oxenbatch.jobs import Intent
+    from oxenbatch.ledger.book import Ledger
+    from oxenbatch.runner.desk import Desk
+
+log = logging.getLogger(__name__)
+
+OTHERS_S: Final = 1.0  # no bell rings here when another run gives a place back
+
+
+class Sending:
+    """Posts what is due, as fast as the lane allows."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._lane = plan.Lane()
+        self._proven: set[str] = set()
+        """Models whose first row has been made, where that is waited for."""
+
+    async def run(self) -> None:
+        desk = self.desk
+        async with asyncio.TaskGroup() as posts:
+            while not desk.over and not desk.stops:
+                mark = desk.bell.mark
+                wait = self._lane.opens_at - desk.clock.monotonic()
+                if wait > 0:
+                    await desk.bell.wait(mark, wait)
+                    continue
+                allowed = min(self._lane.width, plan.OPEN_POSTS) - desk.open_posts
+                looked_at = desk.hub.time.now()
+                authorised = await desk.clerk.do(self._authorise, allowed)
+                could, desk.could_send = desk.could_send, bool(authorised.intents) or allowed <= 0
+                for intent in authorised.intents:
+                    desk.open_posts += 1
+                    posts.create_task(self._post(intent), name=f"post {intent.submission_id}")
+                if authorised.blocked:
+                    desk.stop(authorised.blocked, authorised.blocked.words)  # collecting goes on
+                elif not authorised.intents:
+                    if could and not desk.could_send:
+                        desk.bell.ring()  # with --no-wait the run may be over now
+                    await desk.bell.wait(mark, await self._next_send_in(looked_at))
+
+    async def _next_send_in(self, looked_at: float) -> float | None:
+        """Seconds until something may be due that was not when we looked, if nothing happens before; None: nothing."""
+        desk = self.desk
+        due_at = await desk.clerk.do(sends.next_due_at, looked_at)
+        now = desk.clock.monotonic()
+        waits = [breaker.opens_at - now for breaker in desk.breakers.values() if breaker.opens_at > now]
+        if desk.account and desk.account.is_limited:
+            waits.append(OTHERS_S)  # no bell rings here when another run gives a place back
+        waits += [] if due_at is None else [max(0.05, due_at - desk.hub.time.now())]
+        return min(waits, default=None)
+
+    def _authorise(self, ledger: Ledger, posts: int) -> sends.Authorised:
+        """Choose what to post now, and record the intents: one look, one commit."""
+        desk = self.desk
+        active = sends.active_by_model(ledger)
+        if desk.reserve and desk.reserve.is_short(sum(active.values())):
+            return sends.Authorised([], Stop.DISK)
+        if not desk.account or not desk.account.is_limited:
+            return self._choose(ledger, active, posts, None, None)
+        day = dt.datetime.fromtimestamp(desk.clock.wall()).astimezone().date().isoformat()
+        committed = reads.committed_nanos(ledger)
+        with desk.account.reserving(sum(active.values()), committed, day) as room:
+            authorised = self._choose(ledger, active, posts, room.places, room.nanos)
+            room.taken = sum(intent.count for intent in authorised.intents)
+            room.nanos_taken = authorised.nanos
+        return authorised
+
+    def _choose(
+        self, ledger: Ledger, active: Mapping[str, int], posts: int, places: int | None, nanos: int | None
+    ) -> sends.Authorised:
+        """The intents of up to `posts` POSTs, within what the account leaves in places and nanodollars."""
+        desk = self.desk
+        now = desk.hub.time.now()
+        free = desk.limits.concurrency - sum(active.values())
+        if places is not None:
+            free = min(free, places)
+        if posts <= 0 or free <= 0:
+            return sends.Authorised([])
+        models = sends.models_due(ledger)
+        untried = {model for model in models if self._is_canary(ledger, model)}
+        moment = desk.clock.monotonic()
+        paused = {model for model, breaker in desk.breakers.items() if moment < breaker.opens_at} | desk.given_up
+        probing = {model for model, breaker in desk.breakers.items() if breaker.probing}
+        room = plan.rooms(models, active, desk.limits, single=untried | probing, paused=paused)
+        due = sends.due(ledger, room, now)
+        per_post = {model: facts.per_post for model, facts in desk.models.items()}
+        chosen = plan.picks(due, room, free, posts, per_post)
+        left = desk.limits.limit_sends
+        caps = sends.Caps(
+            desk.limits.concurrency,
+            to_nanos(desk.limits.max_cost),
+            desk.limits.allow_unpriced,
+            None if left is None else left - runs.sends_of(ledger, desk.run_id),
+            nanos,
+        )
+        return sends.authorise(ledger, chosen, caps, at=now, run_id=desk.run_id, target=desk.hub.target)
+
+    def _is_canary(self, ledger: Ledger, model: str) -> bool:
+        """Whether the model's first row has still to show that the others are worth sending."""
+        desk = self.desk
+        facts = desk.models.get(model)
+        wanted = desk.limits.canary == "all" or (desk.limits.canary == "unknown" and not (facts and facts.has_schema))
+        if not wanted or model in self._proven:
+            return False
+        made = sends.canary_of(ledger, model)
+        if made:
+            self._proven.add(model)
+        elif made is False:
+            desk.given_up.add(model)
+        return not made
+
+    async def _post(self, intent: Intent) -> None:
+        desk = self.desk
+        answer = await desk.hub.enqueue(intent)
+        moment = desk.clock.monotonic()
+        before, self._lane = self._lane, plan.after_answer(self._lane, answer, moment, desk.jitter())
+        if self._lane.opens_at > max(before.opens_at, moment + 2.0):
+            log.warning("sending waits %.0f s: %s", self._lane.opens_at - moment, printable(answer.words))
+        await desk.clerk.do(sends.record, intent.submission_id, answer, at=desk.hub.time.now())
+        desk.open_posts -= 1
+        desk.went("send", well=answer.outcome not in (Outcome.UNKNOWN, Outcome.NOT_SENT))
+        if answer.cause is Cause.CREDITS:
+            desk.stop(Stop.CREDITS, f"the hub says: {answer.words}")
+        elif answer.cause is Cause.KEY:
+            await desk.probe_key(answer.words)
+        elif answer.outcome is Outcome.REFUSED and desk.limits.fail_fast:
+            desk.stop(Stop.FAIL_FAST, f"the hub refused a request: {answer.words}")
+        elif answer.outcome is Outcome.UNKNOWN:
+            desk.scan_at = min(desk.scan_at, desk.clock.monotonic() + 1.0)
+            desk.scans = 0
+        desk.bell.ring()

@@ -1,0 +1,137 @@
+"""The watch stage: one list call tells of everything; what left the list is looked up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from oxenbatch import plan, reconcile
+from oxenbatch.hub import HubTrouble, NotFound
+from oxenbatch.ledger import news, reads
+from oxenbatch.runner.desk import ModelFacts
+from oxenbatch.runner.settling import Settling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oxenbatch.runner.desk import Desk
+    from oxenbatch.wire import Generation
+
+log = logging.getLogger(__name__)
+
+LIST_LAG_S: Final = 5.0  # a fresh generation may be missing from the hub's lists for a moment
+MISSING_GRACE_S: Final = 120.0  # an id that the hub does not know for two minutes will not come back by itself
+LOOK_UP_SINGLY: Final = 3  # more than that are looked up together, in the paged history
+HEARTBEAT_S: Final = 5.0
+CHARGES_AT_ONCE: Final = 1000
+
+
+class Watching:
+    """Asks where our generations are, and settles sends that nobody answered."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._settling = Settling(desk)
+        self._images = True
+        """Something of ours that takes seconds, not minutes, was in the list."""
+
+    async def run(self) -> None:
+        desk = self.desk
+        while not desk.over:
+            mark = desk.bell.mark
+            facts = await desk.clerk.do(reads.facts)  # its own look: what the conductor saw may be a ring old
+            now = desk.clock.monotonic()
+            look_in = desk.look_at - now if facts.at_the_hub else None
+            scan_in = desk.scan_at - now if facts.uncertain else None
+            what = "reconcile" if scan_in is not None and scan_in <= 0 else "look"
+            try:
+                if what == "reconcile":
+                    await self._settling.scan()
+                    desk.went(what, well=True)
+                elif look_in is not None and look_in <= 0:
+                    await self.look()
+                    desk.went(what, well=True)
+                else:
+                    # The facts are learnt anew after the ring that brings us here, so what they know is a little old.
+                    waits = [wait for wait in (look_in, scan_in) if wait is not None]
+                    await desk.bell.wait(mark, min(waits, default=HEARTBEAT_S))
+            except HubTrouble as trouble:
+                desk.went(what, well=False)
+                await desk.troubled(trouble)
+
+    async def look(self) -> None:
+        """One list call: every generation of ours is where the hub says it is; those that left it are looked up."""
+        desk = self.desk
+        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted)
+        began = desk.hub.time.now()
+        desk.look_at = desk.clock.monotonic() + every
+        listed = await desk.hub.active()
+        if desk.in_trouble:
+            desk.in_trouble = False
+            log.warning("the hub answers again")
+        watched = await self._apply(listed)
+        ids = {generation.generation_id for generation in listed}
+        ours = [generation for generation in listed if generation.generation_id in watched]
+        # What has left the list, or is not in it yet, is looked for at the quicker pace.
+        self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
+        unlisted = {i: at for i, at in watched.items() if i not in ids}
+        gone = {i: at for i, at in unlisted.items() if at < began - LIST_LAG_S}
+        if len(gone) < len(unlisted):  # too young to tell an end from a list that lags
+            desk.look_soon(LIST_LAG_S)
+        if gone:
+            await self._look_up(gone, began)
+        await self._cancel_overdue(ours, watched)
+
+    def _is_video(self, generation: Generation) -> bool:
+        """By the hub's word, else by the catalogue's; what nobody knows is given a video's time."""
+        kind = generation.echo.get("media_type")
+        return kind == "video" if kind else self.desk.models.get(generation.model, ModelFacts(video=True)).video
+
+    async def _apply(self, generations: list[Generation]) -> dict[str, float]:
+        """Our generations are where these rows say; what is still watched, and since when."""
+        now = self.desk.hub.time.now()
+        told, watched = await self.desk.clerk.do(news.apply_and_watch, generations, at=now)
+        self.desk.told(told)
+        return watched
+
+    async def _look_up(self, gone: Mapping[str, float], began: float) -> None:
+        """What became of generations that are not in the active list: many at once, through the paged history."""
+        found: list[Generation] = []
+        if len(gone) > LOOK_UP_SINGLY:
+            found = await self.desk.hub.history_since(min(gone.values()) - reconcile.SLACK_S, set(gone))
+        for generation_id in sorted(gone.keys() - {g.generation_id for g in found})[: LOOK_UP_SINGLY * 4]:
+            try:
+                found.append(await self.desk.hub.generation(generation_id))
+            except NotFound:
+                now = self.desk.hub.time.now()
+                await self.desk.clerk.do(news.missing, generation_id, now=now, grace_s=MISSING_GRACE_S)
+        ends = [g for g in found if g.status not in news.LIVE]
+        if any(g.completed_at is not None and g.completed_at < began - 2.0 for g in ends):
+            self.desk.events_missed, self.desk.events_trusted = True, False
+        await self._apply(found)
+
+    async def _cancel_overdue(self, ours: list[Generation], watched: Mapping[str, float]) -> None:
+        """A generation that takes longer than the timeout is cancelled at the hub; what it became is then asked."""
+        now = self.desk.hub.time.now()
+        for generation in ours:
+            limit = self.desk.limits.video_timeout_s if self._is_video(generation) else self.desk.limits.image_timeout_s
+            if now - watched[generation.generation_id] <= limit:
+                continue
+            with contextlib.suppress(NotFound):
+                await self.desk.hub.cancel(generation.generation_id)
+                after = await self.desk.hub.generation(generation.generation_id)
+                if after.status == "cancelled":
+                    after = news.timed_out(after, limit)
+                await self._apply([after])
+
+    async def learn_charges(self) -> None:
+        """What the hub charged takes the estimates' place, as far as it says so."""
+        desk = self.desk
+        skipped = 0
+        while pairs := await desk.clerk.do(news.uncharged, CHARGES_AT_ONCE, skipped):
+            oldest = min(at for _, at in pairs) - reconcile.SLACK_S
+            rows = await desk.hub.history_since(oldest, {i for i, _ in pairs})
+            charged = [row for row in rows if row.cost is not None]
+            await desk.clerk.do(news.apply, charged, at=desk.hub.time.now())
+            skipped += len(pairs) - len(charged)  # the hub has not charged these yet: the next run asks again
