@@ -10,7 +10,6 @@ import httpx
 import pytest
 from world import _tls
 
-from oxenbatch import hub as hubs
 from oxenbatch.addresses import AddressRefused
 from oxenbatch.errors import ConfigProblem
 from oxenbatch.hub import AddressExpired, FileTrouble, Hub, HubTrouble, NotFound, check_key
@@ -39,7 +38,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(_seconds: float) -> None:
         return None
 
-    monkeypatch.setattr(hubs.asyncio, "sleep", at_once)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
 
 
 def _with(handler: Any, use: Callable[[Hub], Any], *, base_url: str = HUB, target: Target | None = None) -> Any:

@@ -23,7 +23,7 @@ ROOT = HOUSE.parent
 HEAVY = ("httpx", "sqlite_utils", "rich", "starlette", "yaml", "jsonschema_rs", "tenacity", "PIL", "uvicorn")
 
 LONG = 400
-TOO_LONG = {"hub.py", "ledger/sends.py", "manifest/expand.py"}
+TOO_LONG = {"ledger/sends.py", "manifest/expand.py"}
 """Longer than `LONG` and known to be; this set only shrinks."""
 
 
@@ -68,7 +68,7 @@ def test_only_authorise_makes_an_intent() -> None:
 
 def test_only_enqueue_posts() -> None:
     said = {f for place, tree in modules() for f in functions_that(place, tree, ast.Constant, "POST")}
-    assert said == {"hub.py:enqueue"}
+    assert said == {"hub/client.py:enqueue"}
     assert not {f for place, tree in modules() for f in functions_that(place, tree, ast.Call, "post")}
 
 

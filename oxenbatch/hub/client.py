@@ -1,10 +1,4 @@
-"""The only door to the network: the hub's calls, its event stream, and the files behind its addresses.
-
-httpx lives here and nowhere else. Rules of residence: foreign exceptions stop here; the key goes to the hub's own
-origin only; exactly one function posts to the queue, `enqueue`, and no retry library is anywhere near it. httpx
-leaks pool slots when a request is cancelled while it connects, so nobody puts a timeout scope around these calls:
-their own timeouts are the only ones.
-"""
+"""The hub's calls and its event stream."""
 
 from __future__ import annotations
 
@@ -12,19 +6,18 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
-from urllib.parse import quote, urljoin
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 
 import httpx
 import tenacity
 
 from oxenbatch import __version__
-from oxenbatch.addresses import AddressRefused, after_redirect, is_loopback, is_public, origin_of, parse, shown
+from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
-from oxenbatch.errors import ConfigProblem, OxenbatchError, printable
+from oxenbatch.errors import ConfigProblem
+from oxenbatch.hub.files import FileAnswer, Files
+from oxenbatch.hub.trouble import HubTrouble, NotFound, why
 from oxenbatch.jobs import Intent
 from oxenbatch.plan import DOWNLOADS, OPEN_POSTS
 from oxenbatch.wire import (
@@ -54,7 +47,6 @@ CONNECT_S: Final = 10.0
 GET_S: Final = 30.0
 SILENCE_S: Final = 45.0  # three times a missed keep-alive of 15 s: the event stream is dead
 ANSWER_MAX: Final = 256 * 1024 * 1024  # bytes; an unpaged list of 100,000 active generations is about 100 MB
-REDIRECTS_MAX: Final = 5
 GET_TRIES: Final = 3
 ACCOUNT_PAGE: Final = 1000  # rows a page: the hub's own maximum
 
@@ -72,29 +64,6 @@ _NEVER_LEFT: Final = (
     httpx.LocalProtocolError,
     httpx.InvalidURL,
 )
-
-
-class HubTrouble(OxenbatchError):
-    """A reading call did not get a usable answer; reading costs nothing, so it is simply asked again later."""
-
-    exit_code = 69
-
-    def __init__(self, words: str, *, cause: Cause | None = None, wait_s: float | None = None) -> None:
-        super().__init__(words)
-        self.cause = cause
-        self.wait_s = wait_s
-
-
-class NotFound(HubTrouble):
-    """The hub does not know what was asked for."""
-
-
-class AddressExpired(OxenbatchError):
-    """The address no longer leads to the file; a fresh one may."""
-
-
-class FileTrouble(OxenbatchError):
-    """The file's bytes could not be had this time."""
 
 
 def check_key(key: str) -> str:
@@ -134,7 +103,8 @@ class Hub:
         self._on_loopback = is_loopback(self.origin)
         self._tls: ssl.SSLContext | None = None
         self._api = self._client(OPEN_POSTS + 4, keyed=True)
-        self._files = self._client(DOWNLOADS, keyed=False)
+        self._keyless = self._client(DOWNLOADS, keyed=False)
+        self._files = Files(self._keyless, self.origin, self._key, looks_up=transport is None)
         self._events = self._client(1, keyed=True)
 
     def __repr__(self) -> str:
@@ -161,7 +131,7 @@ class Hub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (self._api, self._files, self._events):
+        for client in (self._api, self._keyless, self._events):
             await client.aclose()
 
     # -- the one call that costs money ----------------------------------------------------------------------------
@@ -186,10 +156,10 @@ class Hub:
             self._out_of_reach()
             if isinstance(error, httpx.PoolTimeout):
                 await self._renew_api_client()
-            return Answer(Outcome.NOT_SENT, words=_why(error), cause=Cause.HUB)
+            return Answer(Outcome.NOT_SENT, words=why(error), cause=Cause.HUB)
         except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
             self._out_of_reach()
-            return Answer(Outcome.UNKNOWN, words=_why(error), cause=Cause.HUB)
+            return Answer(Outcome.UNKNOWN, words=why(error), cause=Cause.HUB)
         answer = read_answer(response.status_code, response.headers, told, intent.count)
         self._heard(response, usable=answer.cause is not Cause.HUB, at=moment)
         return answer
@@ -283,10 +253,10 @@ class Hub:
                 content = await _content(response)
         except httpx.PoolTimeout as error:
             await self._renew_api_client()
-            raise HubTrouble(_why(error), cause=Cause.HUB) from None
+            raise HubTrouble(why(error), cause=Cause.HUB) from None
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
             self._out_of_reach()
-            raise HubTrouble(f"{method} {path}: {_why(error)}", cause=Cause.HUB) from None
+            raise HubTrouble(f"{method} {path}: {why(error)}", cause=Cause.HUB) from None
         return self._understood(response, content, f"{method} {path}", moment)
 
     def _understood(self, response: httpx.Response, content: bytes, call: str, moment: float | None = None) -> Any:
@@ -343,105 +313,15 @@ class Hub:
                 self._heard(response, usable=True)
                 yield _news(EventSource(response))
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, UnicodeDecodeError) as error:
-            raise HubTrouble(f"GET /events: {_why(error)}", cause=Cause.HUB) from None
+            raise HubTrouble(f"GET /events: {why(error)}", cause=Cause.HUB) from None
 
     # -- files ----------------------------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def open_file(self, url: str, *, offset: int = 0, etag: str | None = None) -> AsyncIterator[FileAnswer]:
-        """The answer behind a result's address, its bytes still to come. The key goes along only to the hub itself.
-
-        With `offset` and a strong `etag` only the rest of an unchanged file is asked for. Raises `AddressRefused`,
-        `AddressExpired`, `FileTrouble`.
-        """
-        headers = {"Accept-Encoding": "identity"}
-        if offset and etag:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
-        try:
-            url = urljoin(f"{self.origin}/", url)
-        except ValueError as error:
-            raise AddressRefused("not an address") from error
-        try:
-            for _ in range(REDIRECTS_MAX + 1):
-                await self._check_address(url)
-                key = {"Authorization": f"Bearer {self._key}"} if self._key and origin_of(url) == self.origin else {}
-                async with self._files.stream("GET", url, headers={**headers, **key}) as response:
-                    self._check_peer(response)
-                    if response.status_code in {301, 302, 303, 307, 308}:
-                        url = after_redirect(url, response.headers.get("location", ""))
-                        continue
-                    yield _file_answer(response, offset)
-                    return
-            raise FileTrouble(f"more than {REDIRECTS_MAX} redirects")
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-            raise FileTrouble(_why(error)) from None
-
-    async def _check_address(self, url: str) -> None:
-        """`AddressRefused` unless it is https to a public address, the hub's own origin, or the hub is on loopback."""
-        parts = parse(url)
-        host = parts.hostname or ""
-        if self._on_loopback or origin_of(url) == self.origin:
-            return
-        if parts.scheme != "https":
-            raise AddressRefused(f"a file's address must be https: {shown(url)}")
-        if self._transport is None and not _proxied(host):
-            try:
-                infos = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
-            except OSError as error:
-                raise FileTrouble(f"no address is known for {printable(host, 100)}") from error
-            if not all(is_public(str(info[4][0])) for info in infos):
-                raise AddressRefused(f"the address leads into a private network: {shown(url)}")
-
-    def _check_peer(self, response: httpx.Response) -> None:
-        """The name may have been looked up anew since it was checked: what counts is whom we are connected to."""
-        stream = response.extensions.get("network_stream")
-        peer = stream.get_extra_info("server_addr") if stream else None
-        url = str(response.request.url)
-        if not peer or self._on_loopback or origin_of(url) == self.origin or _proxied(response.request.url.host):
-            return
-        if not is_public(str(peer[0])):
-            raise AddressRefused(f"the address leads into a private network: {shown(url)}")
-
-
-@dataclass(frozen=True, slots=True)
-class FileAnswer:
-    """A file that is about to arrive."""
-
-    offset: int
-    """Where in the file its first byte belongs."""
-    length: int | None
-    """How many bytes were announced for this answer."""
-    etag: str | None
-    """A strong one, or None."""
-    chunks: AsyncIterator[bytes]
-
-
-def _file_answer(response: httpx.Response, offset: int) -> FileAnswer:
-    status = response.status_code
-    # A file's address that answers so has expired; it never means that the key is bad.
-    if status in {401, 403, 404, 410}:
-        raise AddressExpired(f"HTTP {status}")
-    if status not in {200, 206} or (status == 206 and not offset):
-        raise FileTrouble(f"HTTP {status}")
-    if response.headers.get("content-encoding", "identity") not in {"identity", ""}:
-        raise FileTrouble("the file came compressed, which was not asked for")
-    begin = offset if status == 206 else 0
-    if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {offset}-"):
-        raise FileTrouble("the answer holds another part of the file than was asked for")
-    length = response.headers.get("content-length", "")
-    etag = response.headers.get("etag", "")
-    return FileAnswer(
-        begin, int(length) if length.isdigit() else None, etag if etag.startswith('"') else None, _chunks(response)
-    )
-
-
-async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        # Without a chunk size: a quarter less CPU a byte than with one.
-        async for chunk in response.aiter_raw():
-            yield chunk
-    except (httpx.HTTPError, httpx.StreamError) as error:
-        raise FileTrouble(_why(error)) from None
+    def open_file(
+        self, url: str, *, offset: int = 0, etag: str | None = None
+    ) -> contextlib.AbstractAsyncContextManager[FileAnswer]:
+        """The answer behind a result's address, its bytes still to come; see `Files.open`."""
+        return self._files.open(url, offset=offset, etag=etag)
 
 
 async def _news(source: Any) -> AsyncIterator[Generation]:
@@ -484,20 +364,8 @@ class _wait_as_told(tenacity.wait.wait_base):  # noqa: N801 - named as tenacity 
         return float(self.otherwise(retry_state)) if told is None else min(told, 60.0)
 
 
-def _why(error: Exception) -> str:
-    """The kind of the error and its words, without the address (which may be signed)."""
-    words = str(error)
-    kind = type(error).__name__
-    return printable(f"{kind}: {words}" if words and "://" not in words else kind, 200)
-
-
 def _id(generation_id: str) -> str:
     checked = as_uuid(generation_id)
     if checked is None:
         raise ValueError("a generation_id is a UUID")
     return checked
-
-
-def _proxied(host: str) -> bool:
-    """Whether the environment sends requests for this host through a proxy, which looks names up itself."""
-    return "https" in getproxies() and not proxy_bypass(host)

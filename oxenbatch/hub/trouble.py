@@ -1,0 +1,40 @@
+"""What can go wrong at the door, in our words: no foreign exception gets past it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oxenbatch.errors import OxenbatchError, printable
+
+if TYPE_CHECKING:
+    from oxenbatch.words import Cause
+
+
+class HubTrouble(OxenbatchError):
+    """A reading call did not get a usable answer; reading costs nothing, so it is simply asked again later."""
+
+    exit_code = 69
+
+    def __init__(self, words: str, *, cause: Cause | None = None, wait_s: float | None = None) -> None:
+        super().__init__(words)
+        self.cause = cause
+        self.wait_s = wait_s
+
+
+class NotFound(HubTrouble):
+    """The hub does not know what was asked for."""
+
+
+class AddressExpired(OxenbatchError):
+    """The address no longer leads to the file; a fresh one may."""
+
+
+class FileTrouble(OxenbatchError):
+    """The file's bytes could not be had this time."""
+
+
+def why(error: Exception) -> str:
+    """The kind of the error and its words, without the address (which may be signed)."""
+    words = str(error)
+    kind = type(error).__name__
+    return printable(f"{kind}: {words}" if words and "://" not in words else kind, 200)
