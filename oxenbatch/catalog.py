@@ -31,6 +31,24 @@ _SHOWN_ERRORS: Final = 20  # a row with more than that is wrong as a whole; the 
 _BACKTRACKS: Final = 20_000  # a pattern of the hub's may not take longer than a millisecond or so over a row
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that a model's schema has against a row."""
+
+    path: tuple[str | int, ...]
+    """The parameter, and the steps into it."""
+    message: str
+    kind: Literal["value", "missing", "stranger"] = "value"
+
+    @property
+    def field(self) -> str:
+        """The path as a person would write it: `multi_prompt[1].duration`."""
+        return written(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.field or 'the request'} {'is ' if self.kind == 'value' else ''}{self.message}"
+
+
 @dataclass(frozen=True)
 class Model:
     """One model of the catalogue."""
@@ -183,8 +201,8 @@ class Catalog:
         at = payload.get("fetched_at") if isinstance(payload, dict) else None
         return cls.from_answer(payload, fetched_at=at if isinstance(at, int | float) else None)
 
-    def check(self, model_id: str, parameters: Mapping[str, Any]) -> list[str]:
-        """What the model's schema has against the parameters, a sentence each: `duration is 7, expected one of 5, 10`.
+    def check(self, model_id: str, parameters: Mapping[str, Any]) -> list[Fault]:
+        """What the model's schema has against the parameters, each a sentence: `duration is 7, expected one of 5, 10`.
 
         Empty where the model, or its schema, is not known. A seed of `auto` is ours and is not held against it.
         """
@@ -199,14 +217,14 @@ class Catalog:
         try:
             if validator.is_valid(parameters):
                 return []
-            sentences = []
+            faults: list[Fault] = []
             for error in validator.iter_errors(parameters):
-                sentences += _sentences(error, self._models[model_id])
-                if len(sentences) >= _SHOWN_ERRORS:
+                faults += _faults(error, self._models[model_id])
+                if len(faults) >= _SHOWN_ERRORS:
                     break
-            return sentences
+            return faults
         except (ValueError, TypeError) as error:
-            return [f"its parameters cannot be checked: {printable(error, 200)}"]
+            return [Fault((), f"more than can be checked: {printable(error, 200)}")]
 
     def _compiled(self, model_id: str) -> jsonschema_rs.Validator | None:
         model = self._models.get(model_id)
@@ -321,26 +339,39 @@ def shown(value: Any, limit: int = 60) -> str:
         return printable(repr(value), limit)
 
 
-def _place(path: Iterable[str | int]) -> str:
+def written(path: Iterable[str | int]) -> str:
+    """A path as a person would write it: `multi_prompt[1].duration`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return printable(text.lstrip("."), 80)
 
 
-def _sentences(error: jsonschema_rs.ValidationError, model: Model) -> list[str]:
+def _faults(error: jsonschema_rs.ValidationError, model: Model) -> list[Fault]:
     kind: Any = error.kind
-    place = _place(error.instance_path)
+    path = tuple(error.instance_path)
     if kind.name in {"additionalProperties", "unevaluatedProperties"}:
-        return [_stranger(".".join(filter(None, (place, str(name)))), model) for name in kind.unexpected]
+        return [_stranger((*path, str(name)), model) for name in kind.unexpected]
     if kind.name == "required":
-        name = ".".join(filter(None, (place, str(kind.property))))
-        return [f"{printable(name, 80)} is missing, and the model needs it"]
-    return [f"{place or 'the request'} is {shown(error.instance)}, expected {_expected(error)}"]
+        return [Fault((*path, str(kind.property)), "is missing, and the model needs it", "missing")]
+    return [Fault(path, f"{shown(error.instance)}, expected {_expected(error)}{_meant(error)}")]
 
 
-def _stranger(name: str, model: Model) -> str:
-    near = difflib.get_close_matches(name, model.properties() or {}, n=1)
+def _meant(error: jsonschema_rs.ValidationError) -> str:
+    """`; did you mean 16:9?` where the text is nearly one of the values that are taken."""
+    kind: Any = error.kind
+    if kind.name != "enum" or not isinstance(error.instance, str):
+        return ""
+    by_key = {str(option).casefold(): option for option in kind.options}
+    near = difflib.get_close_matches(error.instance.casefold()[:200], by_key, n=1)
+    if not near or by_key[near[0]] == error.instance:
+        return ""
+    meant = by_key[near[0]]
+    return f"; did you mean {printable(meant, 80) if isinstance(meant, str) else shown(meant)}?"
+
+
+def _stranger(path: tuple[str | int, ...], model: Model) -> Fault:
+    near = difflib.get_close_matches(str(path[-1]), model.properties() or {}, n=1) if len(path) == 1 else []
     hint = f"; did you mean {printable(near[0], 80)}?" if near else ""
-    return f"{printable(name, 80)} is not a parameter of {printable(model.id, 80)}{hint}"
+    return Fault(path, f"is not a parameter of {printable(model.id, 80)}{hint}", "stranger")
 
 
 _LIMITS: Final = {

@@ -47,7 +47,8 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
         help="Columns that are neither ours nor the model's.")  # fmt: skip
 @option("--changed", type=click.Choice(["stop", "rerun", "keep"]), default="stop", show_default=True,
         help="Rows whose id stayed and whose request changed after it was sent.")  # fmt: skip
-@option("--max-rows", type=click.IntRange(1), help="More rows than this are a mistake: nothing is sent.")
+@option("--max-rows", type=click.IntRange(1), default=1_000_000, show_default=True,
+        help="More rows than this are a mistake: nothing is sent.")  # fmt: skip
 @option("--format", "form", type=click.Choice(["yaml", "csv", "tsv", "jsonl", "json", "txt"]),
         help="How the manifest is written, where its name does not say (`-` is standard input).")  # fmt: skip
 @option("--max-cost", type=Dollars(), help="Dollars that this batch may cost, at most.")
