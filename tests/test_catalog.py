@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oxenbatch.access import load_cached, save
 from oxenbatch.catalog import Catalog
+from oxenbatch.kept import load_cached, save
 
 if TYPE_CHECKING:
     from pathlib import Path

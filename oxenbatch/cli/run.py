@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.logs import set_up
-from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
+from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_options, option, overrides_of, plural
 from oxenbatch.cli.progress import Progress
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
@@ -37,20 +37,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @option("-o", "--output", type=click.Path(path_type=Path), help="The output folder, in place of the manifest's own.")
 @option("-c", "--concurrency", type=click.IntRange(1, 1000), help="Generations active at the hub, at most. [8]")
-@option("--model", help="The model for rows that name none; over the manifest's defaults.")
-@option(
-    "-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter for every row; a row's own wins."
-)
-@option("-n", "--limit", type=click.IntRange(1), help="Only the first N rows.")
-@option("--date", type=click.DateTime(["%Y-%m-%d"]), help="The date that {date} stands for. [today]")
-@option("--extra-columns", type=click.Choice(["error", "metadata", "ignore"]), default="error", show_default=True,
-        help="Columns that are neither ours nor the model's.")  # fmt: skip
-@option("--changed", type=click.Choice(["stop", "rerun", "keep"]), default="stop", show_default=True,
-        help="Rows whose id stayed and whose request changed after it was sent.")  # fmt: skip
-@option("--max-rows", type=click.IntRange(1), default=1_000_000, show_default=True,
-        help="More rows than this are a mistake: nothing is sent.")  # fmt: skip
-@option("--format", "form", type=click.Choice(["yaml", "csv", "tsv", "jsonl", "json", "txt"]),
-        help="How the manifest is written, where its name does not say (`-` is standard input).")  # fmt: skip
+@manifest_options
 @option("--max-cost", type=Dollars(), help="Dollars that this batch may cost, at most.")
 @option("--allow-unpriced", is_flag=True, help="Send models without a known price although there is a --max-cost.")
 @option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries for each sample.")
@@ -124,7 +111,7 @@ class RunCommand:
 
         codes = {0}
         try:
-            overrides = self._overrides()
+            overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
                 catalog = read_catalog(access, self._say)
@@ -138,19 +125,6 @@ class RunCommand:
         code = gravest(codes)
         self._tell(code)
         return code
-
-    def _overrides(self) -> Any:
-        from oxenbatch.manifest import Overrides, parse_parameter  # noqa: PLC0415 - not for --help
-
-        o = self.options
-        return Overrides(
-            model=o["model"],
-            parameters=dict(parse_parameter(text) for text in o["params"]),
-            limit=o["limit"],
-            extra_columns=o["extra_columns"],
-            max_rows=o["max_rows"],
-            format=o["form"],
-        )
 
     @contextlib.contextmanager
     def _access(self, manifest: Manifest) -> Iterator[Access]:
@@ -167,12 +141,12 @@ class RunCommand:
         from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
         from oxenbatch.folder import locked  # noqa: PLC0415
 
-        folder = self._folder(manifest, self._today())
+        folder = self._folder(manifest, date_of(self.options))
         if folder.is_dir():
             with locked(folder, self.options["ledger"] or folder / "ledger.db"):
                 pass  # another run has this folder's stand-in hub as well: it is told as what it is
         with stand_in(self._journal(manifest, folder)) as hub:
-            yield Access(hub.url, hub.key)
+            yield Access(hub.url, hub.key, rehearsal=True)
 
     def _journal(self, manifest: Manifest, folder: Path) -> Path:
         """The stand-in hub's memory: one for all the dates of a manifest."""
@@ -186,7 +160,7 @@ class RunCommand:
         """The newest unfinished dated batch first, then today's."""
         from oxenbatch.batch import unfinished_dated  # noqa: PLC0415
 
-        today = self._today()
+        today = date_of(self.options)
         if manifest.dated and not self.options["date"] and not self.options["output"]:
             earlier = unfinished_dated(manifest, today)
             if earlier:
@@ -231,10 +205,6 @@ class RunCommand:
             words += f" and {would.unpriced} whose price is not known"
         click.echo(words)
         return 0
-
-    def _today(self) -> dt.date:
-        chosen = self.options["date"]
-        return chosen.date() if chosen else dt.datetime.now().astimezone().date()
 
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
         return self.options["output"] or manifest.output_folder(date)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oxenbatch.catalog import written
+from oxenbatch.catalog.faults import written
 from oxenbatch.errors import Problem, printable
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from oxenbatch.catalog import shown, written
+from oxenbatch.catalog.faults import shown, written
 from oxenbatch.errors import Problem
 from oxenbatch.manifest import templates
 from oxenbatch.manifest.head import OURS, Overrides

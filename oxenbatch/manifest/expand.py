@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import Row
 from oxenbatch.manifest import templates
@@ -288,8 +288,9 @@ class Expansion:
         columns = draft.entry.columns
         if columns is None:
             for name in strangers:
-                words = f"is not a parameter of {printable(plan.model_id, 80)}{plan.suggestion(name)}"
-                draft.wrong(f"{words}; keep it with --extra-columns metadata, or drop it with ignore", name, name=True)
+                remedy = "; keep it with --extra-columns metadata, or drop it with ignore"
+                words = f"is not a parameter of {printable(plan.model_id, 80)}{plan.suggestion(name) or remedy}"
+                draft.wrong(words, name, name=True)
             return
         key = (draft.entry.shown, plan.model_id)
         if not strangers or key in self._told:

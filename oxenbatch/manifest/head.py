@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import canonical
 from oxenbatch.manifest import templates

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.manifest.source import Entry, Faulty, Include, Source, entry, names_the_date
 from oxenbatch.manifest.spots import Finder, in_json, in_yaml

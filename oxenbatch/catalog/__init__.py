@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import jsonschema_rs
 
+from oxenbatch.catalog.faults import Fault, faults_of
 from oxenbatch.errors import printable
 from oxenbatch.jobs import PER_POST
 from oxenbatch.prices import estimate
@@ -29,24 +30,6 @@ RESERVED: Final = ("model", "num_generations", "target_namespace", "target_repo"
 
 _SHOWN_ERRORS: Final = 20  # a row with more than that is wrong as a whole; the rest would only scroll by
 _BACKTRACKS: Final = 20_000  # a pattern of the hub's may not take longer than a millisecond or so over a row
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that a model's schema has against a row."""
-
-    path: tuple[str | int, ...]
-    """The parameter, and the steps into it."""
-    message: str
-    kind: Literal["value", "missing", "stranger"] = "value"
-
-    @property
-    def field(self) -> str:
-        """The path as a person would write it: `multi_prompt[1].duration`."""
-        return written(self.path)
-
-    def __str__(self) -> str:
-        return f"{self.field or 'the request'} {'is ' if self.kind == 'value' else ''}{self.message}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +88,18 @@ class Model:
     def default(self, name: str) -> Any:
         """What the hub fills in where the parameter is not sent; None where the schema does not say."""
         return (self._properties or {}).get(name, {}).get("default")
+
+    def as_data(self) -> dict[str, Any]:
+        """The model as the hub would have said it."""
+        output = [self.media_type] if self.media_type else ["text"] if self.text_only else []
+        return {
+            "id": self.id,
+            "display_name": self.display_name,
+            "summary": self.summary,
+            "capabilities": {"output": output},
+            "pricing": self.pricing,
+            "request_schema": self.schema,
+        }
 
     def price(self, parameters: Mapping[str, Any]) -> Decimal | None:
         """The estimated dollars of ONE generation, None where it cannot be told; see `prices.estimate`."""
@@ -177,9 +172,10 @@ class Catalog:
         return [by_key[key] for key in near]
 
     def search(self, text: str) -> list[Model]:
-        """Models whose id, name or summary holds every word of the text, without case."""
+        """Models whose id, name, summary or medium holds every word of the text, without case."""
         words = text.casefold().split()
-        return [m for m in self if all(w in f"{m.id} {m.display_name} {m.summary}".casefold() for w in words)]
+        told = ((m, f"{m.id} {m.display_name} {m.summary} {m.media_type or ''}".casefold()) for m in self)
+        return [model for model, about in told if all(word in about for word in words)]
 
     def digest(self, models: Iterable[str] | None = None) -> str:
         """The tagged hash of these models' schemas (None: all): it changes when a row could be read differently."""
@@ -192,7 +188,7 @@ class Catalog:
 
     def to_json(self) -> str:
         """The catalogue as the hub would have sent it, for `from_json`."""
-        return json.dumps({"fetched_at": self.fetched_at, "data": [_entry(model) for model in self]})
+        return json.dumps({"fetched_at": self.fetched_at, "data": [model.as_data() for model in self]})
 
     @classmethod
     def from_json(cls, text: str) -> Catalog:
@@ -218,8 +214,9 @@ class Catalog:
             if validator.is_valid(parameters):
                 return []
             faults: list[Fault] = []
+            known = self._models[model_id].properties() or {}
             for error in validator.iter_errors(parameters):
-                faults += _faults(error, self._models[model_id])
+                faults += faults_of(error, model_id, known)
                 if len(faults) >= _SHOWN_ERRORS:
                     break
             return faults
@@ -262,18 +259,6 @@ def _model(model_id: str, entry: dict[str, Any]) -> Model:
     )
 
 
-def _entry(model: Model) -> dict[str, Any]:
-    output = [model.media_type] if model.media_type else ["text"] if model.text_only else []
-    return {
-        "id": model.id,
-        "display_name": model.display_name,
-        "summary": model.summary,
-        "capabilities": {"output": output},
-        "pricing": model.pricing,
-        "request_schema": model.schema,
-    }
-
-
 def _media(entry: dict[str, Any], pricing: dict[str, Any]) -> tuple[Literal["image", "video"] | None, bool]:
     """What it makes, and whether it is known to make neither; price list and endpoint speak where it is silent."""
     capabilities = entry.get("capabilities")
@@ -311,99 +296,3 @@ def _of_a_row(schema: dict[str, Any]) -> dict[str, Any]:
     if isinstance(listed, dict) and "prompt" not in listed:
         adjusted["properties"] = {**listed, "prompt": True}
     return adjusted
-
-
-_TYPES: Final = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
-
-
-def kinds(names: Iterable[str]) -> str:
-    """JSON Schema's type names in words: `a whole number or text`."""
-    return " or ".join(_TYPES.get(name, name) for name in names)
-
-
-def shown(value: Any, limit: int = 60) -> str:
-    """A value as a person would write it: text in quotes, the rest as JSON."""
-    if isinstance(value, str):
-        return f"'{printable(value, limit)}'"
-    try:
-        return printable(json.dumps(value, ensure_ascii=False), limit)
-    except (TypeError, ValueError, RecursionError):
-        return printable(repr(value), limit)
-
-
-def written(path: Iterable[str | int]) -> str:
-    """A path as a person would write it: `multi_prompt[1].duration`."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return printable(text.lstrip("."), 80)
-
-
-def _faults(error: jsonschema_rs.ValidationError, model: Model) -> list[Fault]:
-    kind: Any = error.kind
-    path = tuple(error.instance_path)
-    if kind.name in {"additionalProperties", "unevaluatedProperties"}:
-        return [_stranger((*path, str(name)), model) for name in kind.unexpected]
-    if kind.name == "required":
-        return [Fault((*path, str(kind.property)), "is missing, and the model needs it", "missing")]
-    return [Fault(path, f"{shown(error.instance)}, expected {_expected(error)}{_meant(error)}")]
-
-
-def _meant(error: jsonschema_rs.ValidationError) -> str:
-    """`; did you mean 16:9?` where the text is nearly one of the values that are taken."""
-    kind: Any = error.kind
-    if kind.name != "enum" or not isinstance(error.instance, str):
-        return ""
-    by_key = {str(option).casefold(): option for option in kind.options}
-    near = difflib.get_close_matches(error.instance.casefold()[:200], by_key, n=1)
-    if not near or by_key[near[0]] == error.instance:
-        return ""
-    meant = by_key[near[0]]
-    return f"; did you mean {printable(meant, 80) if isinstance(meant, str) else shown(meant)}?"
-
-
-def _stranger(path: tuple[str | int, ...], model: Model) -> Fault:
-    near = difflib.get_close_matches(str(path[-1]), model.properties() or {}, n=1) if len(path) == 1 else []
-    hint = f"; did you mean {printable(near[0], 80)}?" if near else ""
-    return Fault(path, f"is not a parameter of {printable(model.id, 80)}{hint}", "stranger")
-
-
-_LIMITS: Final = {
-    "minimum": "at least {}",
-    "maximum": "at most {}",
-    "exclusiveMinimum": "more than {}",
-    "exclusiveMaximum": "less than {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minItems": "at least {} entries",
-    "maxItems": "at most {} entries",
-    "multipleOf": "a multiple of {}",
-    "pattern": "text that matches {}",
-    "format": "text in the format {}",
-    "const": "{}",
-}
-
-
-def _expected(error: jsonschema_rs.ValidationError, depth: int = 0) -> str:
-    kind: Any = error.kind
-    if kind.name == "type":
-        return kinds(kind.types)
-    if kind.name == "enum":
-        plain = isinstance(error.instance, str)  # else the quotes are what is missing: 5 where '5' is expected
-        options = [o if plain and isinstance(o, str) else shown(o) for o in kind.options]
-        more = f" or {len(options) - 30} others" if len(options) > 30 else ""
-        return "one of " + printable(", ".join(options[:30]), 600) + more
-    if kind.name in _LIMITS:
-        return _LIMITS[kind.name].format(printable(kind.value, 120))
-    if kind.name == "uniqueItems":
-        return "no entry twice"
-    if kind.name in ("anyOf", "oneOf") and depth < 3 and hasattr(kind, "context"):
-        choices = [_expected(branch[0], depth + 1) for branch in kind.context if branch]
-        return ", or ".join(dict.fromkeys(choices)) or "what one of the schema's variants allows"
-    return f"what the model's schema allows ({printable(error.message, 200)})"
