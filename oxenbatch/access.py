@@ -31,6 +31,8 @@ class Access:
     key: str | None
     rehearsal: bool = False
     """It is the stand-in hub that `--sandbox` brings along."""
+    offline: bool = False
+    """It is not to be asked."""
 
     @property
     def name(self) -> str:
@@ -63,6 +65,10 @@ def read_catalog(
 
     With `max_age_s` a copy that is no older is used without asking.
     """
+    if access.offline:
+        if (found := kept_catalog(access)) is None:
+            say(f"no copy of the catalogue of {access.name} was kept: {UNCHECKED}")
+        return found
     if max_age_s is not None and (found := kept_catalog(access, max_age_s=max_age_s)):
         return found
 
@@ -107,4 +113,4 @@ def learn_missing(catalog: Catalog, access: Access) -> bool:
                     found = catalog.learn(await hub.model(model_id)) or found
         return found
 
-    return bool(catalog.missed) and bool(access.url) and asyncio.run(ask())
+    return bool(catalog.missed) and bool(access.url) and not access.offline and asyncio.run(ask())

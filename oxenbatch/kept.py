@@ -19,7 +19,7 @@ from oxenbatch.catalog.lock import Lock
 from oxenbatch.errors import MachineError, ManifestError, Problem, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
 
 def cache_folder() -> Path:
@@ -120,7 +120,7 @@ def broken(lock: Lock | None, catalog: Catalog | None, hub: str, where: str) -> 
     ]
 
 
-def unlocked(lock: Lock, models: Mapping[str, Any], where: str) -> list[Problem]:
+def unlocked(lock: Lock, models: Iterable[str], where: str) -> list[Problem]:
     """The models in use that the lock does not know."""
     words = "is not in the lock; write it anew with `oxenbatch check --lock`"
     return [Problem(words, where=where, field=model) for model in models if model not in lock.models]

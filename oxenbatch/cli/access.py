@@ -82,10 +82,10 @@ def catalog_for(
     say: Callable[[str], None], *, hub: str, sandbox: bool, offline: bool, refresh: bool = False
 ) -> tuple[Access, Catalog | None]:
     """The catalogue without a key: a fresh copy that was kept, else the hub's own; and whose it is."""
-    from oxenbatch.access import FRESH_S, UNCHECKED, Access, kept_catalog, read_catalog  # noqa: PLC0415
+    from oxenbatch.access import FRESH_S, Access, kept_catalog, read_catalog  # noqa: PLC0415
     from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
 
-    access = Access("", None, rehearsal=True) if sandbox else Access(origin_of(hub), None)
+    access = Access("", None, rehearsal=True) if sandbox else Access(origin_of(hub), None, offline=offline)
     age = None if offline else FRESH_S
     if not refresh and (found := kept_catalog(access, max_age_s=age)):
         return access, found
@@ -97,9 +97,6 @@ def catalog_for(
                 return access, read_catalog(Access(served.url, served.key, rehearsal=True), say)
         except SandboxUnavailable as error:
             raise MachineError(str(error)) from error
-    if offline:
-        say(f"no copy of the catalogue of {access.name} was kept: {UNCHECKED}")
-        return access, kept_catalog(access)
     return access, read_catalog(access, say)
 
 

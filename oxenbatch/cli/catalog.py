@@ -66,7 +66,7 @@ def model(model_id: str, *, as_json: bool, **where: Any) -> None:
 
     access, catalog = _catalog(**where)
     found = catalog.get(model_id)
-    if found is None and not where["offline"] and access.url and learn_missing(catalog, access):
+    if found is None and learn_missing(catalog, access):
         found = catalog.get(model_id)
     if found is None:
         near = " or ".join(printable(one, 100) for one in catalog.suggest(model_id))

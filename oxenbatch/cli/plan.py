@@ -132,7 +132,7 @@ class CheckCommand:
 
         rerun = self.options["changed"] == "rerun"
         found = forecast(manifest, date, catalog, ledger_path, rerun=rerun)
-        if not found.problems or catalog is None or not catalog.missed or self.options["offline"] or not access.url:
+        if not found.problems or catalog is None or not catalog.missed or access.offline or not access.url:
             return found, catalog
         if catalog.fetched_at is not None:
             missed = catalog.missed

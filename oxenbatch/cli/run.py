@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -17,17 +18,19 @@ import click
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_options, option, overrides_of, plural
 from oxenbatch.cli.progress import Progress
-from oxenbatch.errors import OxenbatchError, gravest, printable
+from oxenbatch.errors import ManifestError, OxenbatchError, Problem, gravest, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oxenbatch.access import Access
-    from oxenbatch.batch import Batch, Plan
+    from oxenbatch.batch import Batch, Plan, Rehearsal
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
     from oxenbatch.runner import Summary
+
+log = logging.getLogger(__name__)
 
 GOES_ON: Final = frozenset({0, 3, 4, 75})
 """Exit codes of one batch that say nothing against running the next."""
@@ -59,6 +62,10 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--fail-fast", is_flag=True, help="Send nothing more after the first failure.")
 @option("--on-unknown", type=click.Choice(["hold", "resubmit"]), default="hold", show_default=True,
         help="A send that nobody can decide about.")  # fmt: skip
+@option("--confirm-above", type=Dollars(), help="Ask first where it would cost more than this; on a terminal only.")
+@option("--yes", is_flag=True, help="Do not ask.")
+@option("--offline", is_flag=True, help="Record and check the rows with what is kept; ask nothing of the hub.")
+@option("--locked", is_flag=True, help="Exit with 65 where schemas or prices are not as in MANIFEST.lock.")
 @option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
@@ -102,6 +109,7 @@ class RunCommand:
             file=options["log_file"],
         )
         self.summaries: list[tuple[Plan, Summary]] = []
+        self.problems: list[Problem] = []
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -116,12 +124,13 @@ class RunCommand:
             with self._access(loaded[0]) as access:
                 catalog = read_catalog(access, self._say)
                 for manifest in loaded:
-                    codes.add(self._run_manifest(manifest, access, catalog))
+                    codes.add(self._run_manifest(manifest, access, self._as_locked(manifest, access, catalog)))
                     if not codes <= GOES_ON:
                         break
         except OxenbatchError as error:
             tell(error)
             codes.add(error.exit_code)
+            self.problems = error.problems if isinstance(error, ManifestError) else [Problem(str(error))]
         code = gravest(codes)
         self._tell(code)
         return code
@@ -136,7 +145,8 @@ class RunCommand:
             from oxenbatch.settings import find_key  # noqa: PLC0415
 
             url = origin_of(self.options["hub"])
-            yield Access(url, find_key(self.options["hub"]))
+            offline = self.options["offline"]
+            yield Access(url, None if offline else find_key(self.options["hub"]), offline=offline)
             return
         from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
         from oxenbatch.folder import locked  # noqa: PLC0415
@@ -148,6 +158,20 @@ class RunCommand:
         with stand_in(self._journal(manifest, folder)) as hub:
             yield Access(hub.url, hub.key, rehearsal=True)
 
+    def _as_locked(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> Catalog | None:
+        """The catalogue, held against the manifest's lock; offline the lock's own, where no other was kept."""
+        from oxenbatch import kept  # noqa: PLC0415 - not for --help
+
+        lock = kept.read_lock(manifest.path)
+        name = str(manifest.path or "stdin")
+        if self.options["locked"]:
+            if problems := kept.broken(lock, catalog, access.name, name):
+                raise ManifestError(problems)
+        elif lock is not None and catalog is not None and lock.hub == access.name:
+            for model, words in lock.changes(catalog):
+                log.warning("%s: %s since %s: %s", name, model, lock.locked_at, words)
+        return lock.catalog() if catalog is None and lock is not None else catalog
+
     def _journal(self, manifest: Manifest, folder: Path) -> Path:
         """The stand-in hub's memory: one for all the dates of a manifest."""
         if not manifest.dated or self.options["output"]:
@@ -158,7 +182,7 @@ class RunCommand:
 
     def _run_manifest(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> int:
         """The newest unfinished dated batch first, then today's."""
-        from oxenbatch.batch import unfinished_dated  # noqa: PLC0415
+        from oxenbatch.dated import unfinished_dated  # noqa: PLC0415
 
         today = date_of(self.options)
         if manifest.dated and not self.options["date"] and not self.options["output"]:
@@ -190,20 +214,41 @@ class RunCommand:
             ledger=self.options["ledger"],
         )
         if self.options["dry_run"]:
-            return self._dry_run(batch)
+            return self._dry_run(batch, manifest)
         with batch as plan:
             self._announce(plan)
-            summary = batch.run(plan, self.progress.watch)
+            due = batch.due()
+            self._refuse_unlocked(manifest, due)
+            if access.offline:
+                summary = batch.leave(75, "--offline: nothing was asked of the hub")
+            elif not self._confirmed(plan, due):
+                summary = batch.leave(5, "it was not confirmed")
+            else:
+                summary = batch.run(plan, self.progress.watch)
         self.summaries.append((plan, summary))
         self._report(plan, summary)
         return summary.exit_code
 
-    def _dry_run(self, batch: Batch) -> int:
+    def _refuse_unlocked(self, manifest: Manifest, due: Rehearsal) -> None:
+        from oxenbatch import kept  # noqa: PLC0415 - not for --help
+
+        lock = kept.read_lock(manifest.path) if self.options["locked"] else None
+        if lock and (problems := kept.unlocked(lock, due.models, str(manifest.path))):
+            raise ManifestError(problems)
+
+    def _confirmed(self, plan: Plan, due: Rehearsal) -> bool:
+        """Whether it may be sent: asked of a person at a terminal, above the amount that was said; never in cron."""
+        above = self.options["confirm_above"]
+        if above is None or self.options["yes"] or not due.samples or (due.cost <= above and not due.unpriced):
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return True
+        return click.confirm(f"{printable(plan.folder)}: send {_in_words(due)}?", err=True)
+
+    def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
         would = batch.rehearse()
-        words = f"would send {plural(would.samples, 'generation')}, for about ${dollars(would.cost)}"
-        if would.unpriced:
-            words += f" and {would.unpriced} whose price is not known"
-        click.echo(words)
+        self._refuse_unlocked(manifest, would)
+        click.echo(f"would send {_in_words(would)}")
         return 0
 
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
@@ -267,7 +312,9 @@ class RunCommand:
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
         if self.options["as_json"]:
-            click.echo(json.dumps({"exit_code": code, "batches": [_as_json(*pair) for pair in self.summaries]}))
+            batches = [_as_json(*pair) for pair in self.summaries]
+            problems = [problem.as_data() for problem in self.problems]
+            click.echo(json.dumps({"exit_code": code, "batches": batches, "problems": problems}))
         if (self.quiet and code == 0) or self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]
@@ -277,6 +324,11 @@ class RunCommand:
             f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}",
             err=True,
         )
+
+
+def _in_words(due: Rehearsal) -> str:
+    words = f"{plural(due.samples, 'generation')}, for about ${dollars(due.cost)}"
+    return words + (f" and {due.unpriced} whose price is not known" if due.unpriced else "")
 
 
 def _as_json(plan: Plan, summary: Summary) -> dict[str, Any]:
