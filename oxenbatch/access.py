@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
-import os
-import re
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from platformdirs import user_cache_path
-
+from oxenbatch import __version__, kept
 from oxenbatch.addresses import is_loopback
 from oxenbatch.catalog import Catalog
 from oxenbatch.hub import Hub, HubTrouble
@@ -25,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MISSED_MAX: Final = 20  # unlisted models that are looked up: a manifest with more has another fault
+FRESH_S: Final = 3600.0  # a copy younger than this is as good as asking, where nothing is about to be spent
+UNCHECKED: Final = "rows are not checked against their models"
+STAND_IN: Final = "stand-in on this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +27,50 @@ class Access:
     """Which hub, with which key."""
 
     url: str
+    """Empty for a stand-in that does not run."""
     key: str | None
+    rehearsal: bool = False
+    """It is the stand-in hub that `--sandbox` brings along."""
+    offline: bool = False
+    """It is not to be asked."""
 
     @property
     def name(self) -> str:
         """The hub as a ledger remembers it: a stand-in on this machine is one hub, whatever port it got this time."""
-        return "stand-in on this machine" if is_loopback(self.url) else self.url
+        return STAND_IN if self.rehearsal or is_loopback(self.url) else self.url
+
+    @property
+    def kept_as(self) -> str:
+        """The name under which its catalogue is kept; that of our own stand-in changes with the program alone."""
+        return f"{STAND_IN}, {__version__}" if self.rehearsal else self.url
 
 
-def read_catalog(access: Access, say: Callable[[str], None] = lambda _: None) -> Catalog | None:
-    """The hub's catalogue, kept for later; the kept one where the hub does not answer; None where there is none."""
-    cache = user_cache_path("oxenbatch")
+def kept_catalog(access: Access, *, max_age_s: float | None = None) -> Catalog | None:
+    """The copy that was kept of this hub's catalogue, where it is no older than `max_age_s`."""
+    found = kept.load_cached(kept.cache_folder(), access.kept_as)
+    if found is None or (max_age_s is not None and not 0 <= age_s(found) <= max_age_s):
+        return None
+    return found
+
+
+def age_s(catalog: Catalog) -> float:
+    """How old the copy is, in seconds."""
+    return 0.0 if catalog.fetched_at is None else time.time() - catalog.fetched_at
+
+
+def read_catalog(
+    access: Access, say: Callable[[str], None] = lambda _: None, *, max_age_s: float | None = None
+) -> Catalog | None:
+    """The hub's catalogue, kept for later; the kept one where the hub does not answer; None where there is none.
+
+    With `max_age_s` a copy that is no older is used without asking.
+    """
+    if access.offline:
+        if (found := kept_catalog(access)) is None:
+            say(f"no copy of the catalogue of {access.name} was kept: {UNCHECKED}")
+        return found
+    if max_age_s is not None and (found := kept_catalog(access, max_age_s=max_age_s)):
+        return found
 
     async def fetch() -> object:
         async with Hub(access.url, access.key) as hub:
@@ -51,17 +79,27 @@ def read_catalog(access: Access, say: Callable[[str], None] = lambda _: None) ->
     try:
         payload = asyncio.run(fetch())
     except HubTrouble as trouble:
-        kept = load_cached(cache, access.name)
-        instead = "the one kept from before is used" if kept else "rows are not checked against their models"
-        say(f"the hub's catalogue cannot be had ({trouble}); {instead}")
-        return kept
+        instead = kept_catalog(access)
+        words = f"the copy of {age_in_words(instead)} is used" if instead else UNCHECKED
+        say(f"the hub's catalogue cannot be had ({trouble}); {words}")
+        return instead
     catalog = Catalog.from_answer(payload)
     if not catalog.models:
-        say("the hub's catalogue is empty; rows are not checked against their models")
+        say(f"the hub's catalogue is empty; {UNCHECKED}")
         return None
     with suppress(OSError):
-        save(cache, access.name, payload)
+        kept.save(kept.cache_folder(), access.kept_as, payload)
     return catalog
+
+
+def age_in_words(catalog: Catalog) -> str:
+    """`12 minutes ago`, `3 days ago`, `just now`."""
+    seconds = age_s(catalog)
+    for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {noun}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 def learn_missing(catalog: Catalog, access: Access) -> bool:
@@ -75,44 +113,4 @@ def learn_missing(catalog: Catalog, access: Access) -> bool:
                     found = catalog.learn(await hub.model(model_id)) or found
         return found
 
-    return bool(catalog.missed) and asyncio.run(ask())
-
-
-def load_cached(folder: Path, origin: str) -> Catalog | None:
-    """The catalogue that `save` kept for this hub, None where there is none that can be read."""
-    try:
-        kept = json.loads(_cache_file(folder, origin).read_text("utf-8"))
-        if kept["origin"] != origin or kept["version"] != 1:
-            return None
-        return Catalog.from_answer(kept["payload"], fetched_at=float(kept["fetched_at"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def save(folder: Path, origin: str, payload: Any, *, now: float | None = None) -> Path:
-    """The hub's answer is on disk whole, for runs without the network; OSError where that cannot be.
-
-    `now` is when it was fetched, in unix seconds.
-    """
-    fetched_at = time.time() if now is None else now
-    text = json.dumps({"version": 1, "origin": origin, "fetched_at": fetched_at, "payload": payload})
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        path = _cache_file(folder, origin)
-        Path(part).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(part).unlink()
-        raise
-    return path
-
-
-def _cache_file(folder: Path, origin: str) -> Path:
-    """One safe name per origin: readable, and told apart by a hash where the readable parts agree."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", origin).strip("-.")[:60]
-    return folder / f"models-{readable}-{hashlib.sha256(origin.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.json"
+    return bool(catalog.missed) and bool(access.url) and not access.offline and asyncio.run(ask())

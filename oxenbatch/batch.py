@@ -33,7 +33,7 @@ from oxenbatch.manifest import load_manifest
 from oxenbatch.names import inside
 from oxenbatch.plan import Limits, Stop
 from oxenbatch.reserve import Reserve
-from oxenbatch.runner import ModelFacts, Runner, Summary
+from oxenbatch.runner import ModelFacts, Runner, Summary, standing
 from oxenbatch.settings import find_key
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Rehearsal:
     """Dollars, as far as prices are known."""
     unpriced: int
     """Samples whose model has no known price."""
+    models: list[str]
+    """Whose they are."""
 
 
 class Batch:
@@ -212,7 +214,17 @@ class Batch:
                 now = self.clock.wall()
                 runs.begin_batch(ledger, name=self.manifest.name, hub=self.access.name, at=now, on=str(self.date))
                 staging.stage(ledger, self.manifest.rows(self.date, self.catalog), "", self._terms(now))
-                return Rehearsal(*reads.due_totals(ledger))
+                return Rehearsal(*reads.due_totals(ledger), reads.due_models(ledger))
+
+    def due(self) -> Rehearsal:
+        """What a run would send now; call while it is open."""
+        with Ledger.open(self.ledger_path) as ledger:
+            return Rehearsal(*reads.due_totals(ledger), reads.due_models(ledger))
+
+    def leave(self, code: int, reason: str) -> Summary:
+        """How the batch stands, with nothing tried; `code` and `reason` say why, where anything is left to do."""
+        with Ledger.open(self.ledger_path) as ledger:
+            return standing(ledger, code, reason)
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -345,25 +357,6 @@ def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> S
             runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=clock.wall())
             write_metadata(ledger, folder)
         return summary
-
-
-# -- dates --------------------------------------------------------------------------------------------------------
-
-
-def unfinished_dated(manifest: Manifest, today: dt.date) -> tuple[Path, dt.date] | None:
-    """The newest dated batch of this manifest, before today's, that has work left; None where there is none."""
-    todays = manifest.output_folder(today)
-    found: list[tuple[dt.date, Path]] = []
-    for folder in manifest.folders():
-        ledger_path = folder / LEDGER
-        with suppress(OxenbatchError, ValueError), Ledger.open(ledger_path) as ledger:
-            known = reads.batch(ledger)
-            if known is None or known.name != manifest.name:
-                continue
-            date = dt.date.fromisoformat(known.created_on)
-            if folder.resolve() != todays.resolve() and date < today and reads.is_unfinished(ledger):
-                found.append((date, folder))
-    return (max(found)[1], max(found)[0]) if found else None
 
 
 def run(

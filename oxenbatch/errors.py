@@ -15,11 +15,15 @@ the POST that costs money; its answers are `wire.Outcome`, not exceptions. Codes
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_PLACE: Final = re.compile(r"(.*?)(?::(\d+))?(?::(\d+))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +32,28 @@ class Problem:
 
     message: str
     where: str = ""
-    """`file:line` where that is known, else the file."""
+    """`file:line:column` as far as that is known, else the file."""
     row: int | None = None
     """1-based, as the user counts rows; None for the manifest's head."""
     field: str | None = None
 
     def __str__(self) -> str:
-        place = [self.where] if self.where else []
-        if self.row is not None:
-            place.append(f"row {self.row}")
-        if self.field:
-            place.append(printable(self.field))
-        return ": ".join([", ".join(place), self.message] if place else [self.message])
+        about = [f"row {self.row}"] if self.row is not None else []
+        about += [printable(self.field)] if self.field else []
+        return ": ".join(part for part in (printable(self.where), ", ".join(about), self.message) if part)
+
+    def as_data(self) -> dict[str, Any]:
+        """The problem for programs: what is not known is None."""
+        place = _PLACE.fullmatch(self.where)
+        file, line, column = place.groups() if place else (self.where, None, None)
+        return {
+            "file": file or None,
+            "line": int(line) if line else None,
+            "column": int(column) if column else None,
+            "row": self.row,
+            "field": self.field,
+            "message": self.message,
+        }
 
 
 class OxenbatchError(Exception):

@@ -161,3 +161,28 @@ def _longest(schema: dict[str, Any]) -> Decimal | None:
         several = schema.get(word)
         found += [_longest(part) for part in several if isinstance(part, dict)] if isinstance(several, list) else []
     return max((number for number in found if number is not None), default=None)
+
+
+def span(pricing: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, str]:
+    """The lowest and the highest price of the list, and what it is for; None where there is none for a file."""
+    method = pricing.get("method")
+    words = {
+        "per_image": ("an image", ("cost_per_image", "cost_per_image_grid")),
+        "per_video_output_second": (
+            "a second",
+            ("cost_per_second", "cost_per_second_by_resolution", "cost_per_second_high_res",
+             "cost_per_second_with_audio"),
+        ),
+    }  # fmt: skip
+    if method not in words:
+        return None, None, str(method or "")
+    per, members = words[method]
+    found = [price for name in members for price in _all_prices(pricing.get(name))]
+    return min(found, default=None), max(found, default=None), per
+
+
+def _all_prices(value: Any) -> list[Decimal]:
+    if isinstance(value, dict):
+        return [price for inner in value.values() for price in _all_prices(inner)]
+    price = _dollars(value)
+    return [] if price is None else [price]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oxenbatch.access import load_cached, save
 from oxenbatch.catalog import Catalog
+from oxenbatch.kept import load_cached, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,14 +143,15 @@ SCHEMA = {
     ],
 )
 def test_what_the_schema_has_against_a_row_is_said_in_our_words(parameters: dict[str, Any], sentence: str) -> None:
-    assert catalog(SCHEMA).check("m", {"prompt": "p", "image": "u"} | parameters) == [sentence]
+    faults = catalog(SCHEMA).check("m", {"prompt": "p", "image": "u"} | parameters)
+    assert [str(fault) for fault in faults] == [sentence]
 
 
 def test_the_schema_asks_a_row_for_nothing_that_is_ours() -> None:
     found = catalog(SCHEMA)
     assert found.check("m", {"prompt": "p", "image": "u"}) == []
     assert found.check("m", {"prompt": "p", "image": "u", "seed": "auto"}) == []
-    assert found.check("m", {"prompt": "p"}) == ["image is missing, and the model needs it"]
+    assert [str(fault) for fault in found.check("m", {"prompt": "p"})] == ["image is missing, and the model needs it"]
     assert found.check("unknown", {"x": 1}) == []
 
 

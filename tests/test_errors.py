@@ -49,7 +49,7 @@ def test_a_manifests_problems_are_told_together() -> None:
 
     assert error.exit_code == 65
     assert error.total == 9
-    assert str(error) == "a.csv:3, row 2, prompt: no prompt\nno rows"
+    assert str(error) == "a.csv:3: row 2, prompt: no prompt\nno rows"
     assert ManifestError([Problem("no rows")]).total == 1
 
 
@@ -58,7 +58,7 @@ def test_a_manifests_problems_are_told_together() -> None:
     [
         (Problem("is empty"), "is empty"),
         (Problem("is empty", "m.yaml"), "m.yaml: is empty"),
-        (Problem("is empty", "m.yaml:4", 0), "m.yaml:4, row 0: is empty"),
+        (Problem("is empty", "m.yaml:4", 0), "m.yaml:4: row 0: is empty"),
         (
             Problem("is 'abc', expected a whole number", row=7, field="seed"),
             "row 7, seed: is 'abc', expected a whole number",

@@ -351,7 +351,7 @@ def test_every_problem_is_told_and_nothing_is_changed(book: Book) -> None:
 
     told = [str(problem) for problem in caught.value.problems]
     assert [problem.row for problem in caught.value.problems] == [1, 2, 3, 5, 6, 7]
-    assert "m.csv:6, row 5, id: id 'c' stands twice in the manifest" in told
+    assert "m.csv:6: row 5, id: id 'c' stands twice in the manifest" in told
     assert "stands twice" in told[4]
     assert caught.value.total == 6
     assert book.dump() == before

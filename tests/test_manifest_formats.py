@@ -131,7 +131,7 @@ def test_text_is_a_prompt_a_line_and_nothing_else_is_touched() -> None:
 
 def test_a_json_row_has_the_line_on_which_it_begins() -> None:
     found = read(b'[\n"a",\n\n{"prompt":\n"b"},\n {"x": 1}]', "json")
-    assert [one.where for one in found] == ["stdin:2", "stdin:4", "stdin:6"]
+    assert [one.where for one in found] == ["stdin:2", "stdin:4", "stdin:6:2"]
 
 
 def test_what_the_command_line_names_must_be_there_and_readable(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_what_the_command_line_names_must_be_there_and_readable(tmp_path: Path) 
         load_manifest(tmp_path / "no.yaml")
     (tmp_path / "d.yaml").mkdir()
     (tmp_path / "x.dat").write_text("a")
-    with pytest.raises(UsageProblem, match="is a folder"):
+    with pytest.raises(ManifestError, match="is a folder"):
         load_manifest(tmp_path / "d.yaml")
     with pytest.raises(UsageProblem, match="--format"):
         load_manifest(tmp_path / "x.dat")

@@ -68,7 +68,7 @@ def complaint(text: str, form: str = "csv", catalog: Catalog | None = CATALOG, *
 
 def test_csv_lines_are_counted_as_an_editor_counts_them() -> None:
     found = read('prompt,style\r\n\r\n"two\r\nlines",x\r\nlast,y\r\na,b,c\r\n')
-    assert [one.where for one in found] == ["stdin:3", "stdin:5", "stdin:6"]
+    assert [one.where for one in found] == ["stdin:3", "stdin:5", "stdin:6:5"]
     assert isinstance(found[0], Row)
     assert found[0].prompt == "two\r\nlines"
     assert "row 3: has 3 cells, expected at most 2" in str(found[2])
@@ -78,7 +78,7 @@ def test_csv_is_strict_about_quotes_and_reads_on() -> None:
     found = read('prompt\n"a"b\nc\n"never closed\nd\n')
     assert [type(one).__name__ for one in found] == ["Problem", "Row", "Problem"]
     assert "goes on after its closing quote" in str(found[0])
-    assert "stdin:4, row 3: is not strict CSV: a quoted cell is opened and never closed" in str(found[2])
+    assert "stdin:4:1: row 3: is not strict CSV: a quoted cell is opened and never closed" in str(found[2])
 
 
 def test_too_few_cells_are_absent_and_too_many_a_problem() -> None:
@@ -138,8 +138,8 @@ def test_a_cell_takes_the_type_that_the_model_gives(column: str, cell: str, valu
         ("loop", "yes", "expected true or false"),
         ("images", "https://a", "expected a list as JSON"),
         ("images", "[NaN]", "expected a list as JSON; it NaN is not JSON"),
-        ("guidance", "-1", "guidance is -1, expected at least 0"),
-        ("aspect_ratio", "4:3", "aspect_ratio is '4:3', expected one of 16:9, 9:16"),
+        ("guidance", "-1", "guidance: -1, expected at least 0"),
+        ("aspect_ratio", "4:3", "aspect_ratio: '4:3', expected one of 16:9, 9:16"),
         ("samples", "0", "samples: 0, expected a whole number from 1"),
         ("samples", "two", "samples: 'two', expected a whole number"),
         ("samples", "1000000", "expected a whole number from 1"),
@@ -150,7 +150,7 @@ def test_a_cell_takes_the_type_that_the_model_gives(column: str, cell: str, valu
 def test_a_cell_that_cannot_be_is_a_problem_with_row_and_field(column: str, cell: str, words: str) -> None:
     found = complaint(f"prompt,{column}\na,{cell}\n")
     assert words in found
-    assert "stdin:2, row 1" in found
+    assert found.startswith("stdin:1:8: row 1" if column == "num_generations" else "stdin:2:3: row 1")
 
 
 @pytest.mark.parametrize(
@@ -229,12 +229,12 @@ TSV = [
 
 @pytest.mark.parametrize(("text", "cells"), TSV)
 def test_a_tsv_cell_is_quoted_only_if_its_closing_quote_ends_the_cell(text: str, cells: list[list[str]]) -> None:
-    assert [record for record, _ in TsvRecords(io.StringIO(text, newline="\n"))] == cells
+    assert [record for record, _, _ in TsvRecords(io.StringIO(text, newline="\n"))] == cells
 
 
 def test_tsv_records_begin_on_the_lines_where_they_do() -> None:
     lines = io.StringIO('h\tk\n"a\nb"\tc\n"lone\td\n\ne\tf\n', newline="\n")
-    assert [line for _, line in TsvRecords(lines)] == [1, 2, 4, 6]
+    assert [line for _, line, _ in TsvRecords(lines)] == [1, 2, 4, 6]
 
 
 def test_a_stray_quote_does_not_swallow_the_rows_up_to_the_next_one() -> None:

@@ -16,6 +16,7 @@ from oxenbatch.errors import ManifestError, OxenbatchError
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "oxenbatch.cli.run:run",
+    "check": "oxenbatch.cli.plan:check",
     "status": "oxenbatch.cli.read:status",
     "ls": "oxenbatch.cli.read:ls",
     "show": "oxenbatch.cli.read:show",
@@ -25,6 +26,10 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
+    "models": "oxenbatch.cli.catalog:models",
+    "model": "oxenbatch.cli.catalog:model",
+    "init": "oxenbatch.cli.start:init",
+    "schema": "oxenbatch.cli.start:schema",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from oxenbatch.access import Access
+    from oxenbatch.catalog import Catalog
 
 LEDGER: Final = "ledger.db"
 MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
@@ -64,6 +65,41 @@ def jobs_named(ledger: Ledger, names: tuple[str, ...]) -> list[int]:
     return jobs
 
 
+def catalog_options(command: F) -> F:
+    """`--hub`, `--sandbox`, `--offline` and `--refresh`, for commands that only need the catalogue, and no key."""
+    for one in (
+        option("--refresh", is_flag=True, help="Ask the hub even where the copy that was kept is fresh."),
+        option("--offline", is_flag=True, help="Ask no hub: the copy that was kept is used, whatever its age."),
+        option("--sandbox", is_flag=True, help="The catalogue of the stand-in hub on this machine."),
+        option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True,
+               metavar="URL", help="The hub's address."),
+    ):  # fmt: skip
+        command = one(command)
+    return command
+
+
+def catalog_for(
+    say: Callable[[str], None], *, hub: str, sandbox: bool, offline: bool, refresh: bool = False
+) -> tuple[Access, Catalog | None]:
+    """The catalogue without a key: a fresh copy that was kept, else the hub's own; and whose it is."""
+    from oxenbatch.access import FRESH_S, Access, kept_catalog, read_catalog  # noqa: PLC0415
+    from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
+
+    access = Access("", None, rehearsal=True) if sandbox else Access(origin_of(hub), None, offline=offline)
+    age = None if offline else FRESH_S
+    if not refresh and (found := kept_catalog(access, max_age_s=age)):
+        return access, found
+    if sandbox:
+        from oxenbatch.sandbox import Sandbox, SandboxUnavailable  # noqa: PLC0415
+
+        try:
+            with Sandbox() as served:  # on this machine, so that it may be asked offline as well
+                return access, read_catalog(Access(served.url, served.key, rehearsal=True), say)
+        except SandboxUnavailable as error:
+            raise MachineError(str(error)) from error
+    return access, read_catalog(access, say)
+
+
 def hub_options(command: F) -> F:
     """`--hub` and `--sandbox`, for commands that ask the hub about a batch."""
     command = option("--sandbox", is_flag=True, help="Ask the stand-in hub that made this batch.")(command)
@@ -85,7 +121,7 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
         raise MachineError(f"{printable(ledger_path)}: no run has begun here")
     if sandbox:
         with stand_in(journal_of(ledger_path.parent.absolute(), batch.name)) as served:
-            yield Access(served.url, served.key)
+            yield Access(served.url, served.key, rehearsal=True)
         return
     url = hub or batch.hub
     if "://" not in url:

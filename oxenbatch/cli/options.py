@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from oxenbatch.manifest import Overrides
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
@@ -51,6 +54,47 @@ def option(*names: str, **kwargs: Any) -> Callable[[Any], Any]:
     variable = "OXENBATCH_" + flag.removeprefix("--").upper().replace("-", "_")
     also = kwargs.pop("also_envvar", ())
     return click.option(*names, envvar=[variable, *also], **kwargs)
+
+
+def manifest_options(command: Any) -> Any:
+    """How a manifest is read, for `run` and for `check`."""
+    for one in reversed((
+        option("--model", help="The model for rows that name none; over the manifest's defaults."),
+        option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE",
+               help="A parameter for every row; a row's own wins."),
+        option("-n", "--limit", type=click.IntRange(1), help="Only the first N rows."),
+        option("--date", type=click.DateTime(["%Y-%m-%d"]), help="The date that {date} stands for. [today]"),
+        option("--extra-columns", type=click.Choice(["error", "metadata", "ignore"]), default="error",
+               show_default=True, help="Columns that are neither ours nor the model's."),
+        option("--changed", type=click.Choice(["stop", "rerun", "keep"]), default="stop", show_default=True,
+               help="Rows whose id stayed and whose request changed after it was sent."),
+        option("--max-rows", type=click.IntRange(1), default=1_000_000, show_default=True,
+               help="More rows than this are a mistake: nothing is sent."),
+        option("--format", "form", type=click.Choice(["yaml", "csv", "tsv", "jsonl", "json", "txt"]),
+               help="How the manifest is written, where its name does not say (`-` is standard input)."),
+    )):  # fmt: skip
+        command = one(command)
+    return command
+
+
+def overrides_of(options: Mapping[str, Any]) -> Overrides:
+    """What `manifest_options` say over the manifest."""
+    from oxenbatch.manifest import Overrides, parse_parameter  # noqa: PLC0415 - not for --help
+
+    return Overrides(
+        model=options["model"],
+        parameters=dict(parse_parameter(text) for text in options["params"]),
+        limit=options["limit"],
+        extra_columns=options["extra_columns"],
+        max_rows=options["max_rows"],
+        format=options["form"],
+    )
+
+
+def date_of(options: Mapping[str, Any]) -> dt.date:
+    """What {date} stands for."""
+    chosen = options["date"]
+    return chosen.date() if chosen else dt.datetime.now().astimezone().date()
 
 
 def dollars(amount: Decimal) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -15,19 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.logs import set_up
-from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
+from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_options, option, overrides_of, plural
 from oxenbatch.cli.progress import Progress
-from oxenbatch.errors import OxenbatchError, gravest, printable
+from oxenbatch.errors import ManifestError, OxenbatchError, Problem, gravest, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oxenbatch.access import Access
-    from oxenbatch.batch import Batch, Plan
+    from oxenbatch.batch import Batch, Plan, Rehearsal
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
     from oxenbatch.runner import Summary
+
+log = logging.getLogger(__name__)
 
 GOES_ON: Final = frozenset({0, 3, 4, 75})
 """Exit codes of one batch that say nothing against running the next."""
@@ -37,19 +40,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
 @option("-o", "--output", type=click.Path(path_type=Path), help="The output folder, in place of the manifest's own.")
 @option("-c", "--concurrency", type=click.IntRange(1, 1000), help="Generations active at the hub, at most. [8]")
-@option("--model", help="The model for rows that name none; over the manifest's defaults.")
-@option(
-    "-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter for every row; a row's own wins."
-)
-@option("-n", "--limit", type=click.IntRange(1), help="Only the first N rows.")
-@option("--date", type=click.DateTime(["%Y-%m-%d"]), help="The date that {date} stands for. [today]")
-@option("--extra-columns", type=click.Choice(["error", "metadata", "ignore"]), default="error", show_default=True,
-        help="Columns that are neither ours nor the model's.")  # fmt: skip
-@option("--changed", type=click.Choice(["stop", "rerun", "keep"]), default="stop", show_default=True,
-        help="Rows whose id stayed and whose request changed after it was sent.")  # fmt: skip
-@option("--max-rows", type=click.IntRange(1), help="More rows than this are a mistake: nothing is sent.")
-@option("--format", "form", type=click.Choice(["yaml", "csv", "tsv", "jsonl", "json", "txt"]),
-        help="How the manifest is written, where its name does not say (`-` is standard input).")  # fmt: skip
+@manifest_options
 @option("--max-cost", type=Dollars(), help="Dollars that this batch may cost, at most.")
 @option("--allow-unpriced", is_flag=True, help="Send models without a known price although there is a --max-cost.")
 @option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries for each sample.")
@@ -71,6 +62,10 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--fail-fast", is_flag=True, help="Send nothing more after the first failure.")
 @option("--on-unknown", type=click.Choice(["hold", "resubmit"]), default="hold", show_default=True,
         help="A send that nobody can decide about.")  # fmt: skip
+@option("--confirm-above", type=Dollars(), help="Ask first where it would cost more than this; on a terminal only.")
+@option("--yes", is_flag=True, help="Do not ask.")
+@option("--offline", is_flag=True, help="Record and check the rows with what is kept; ask nothing of the hub.")
+@option("--locked", is_flag=True, help="Exit with 65 where schemas or prices are not as in MANIFEST.lock.")
 @option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
@@ -114,6 +109,7 @@ class RunCommand:
             file=options["log_file"],
         )
         self.summaries: list[tuple[Plan, Summary]] = []
+        self.problems: list[Problem] = []
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -123,33 +119,21 @@ class RunCommand:
 
         codes = {0}
         try:
-            overrides = self._overrides()
+            overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
                 catalog = read_catalog(access, self._say)
                 for manifest in loaded:
-                    codes.add(self._run_manifest(manifest, access, catalog))
+                    codes.add(self._run_manifest(manifest, access, self._as_locked(manifest, access, catalog)))
                     if not codes <= GOES_ON:
                         break
         except OxenbatchError as error:
             tell(error)
             codes.add(error.exit_code)
+            self.problems = error.problems if isinstance(error, ManifestError) else [Problem(str(error))]
         code = gravest(codes)
         self._tell(code)
         return code
-
-    def _overrides(self) -> Any:
-        from oxenbatch.manifest import Overrides, parse_parameter  # noqa: PLC0415 - not for --help
-
-        o = self.options
-        return Overrides(
-            model=o["model"],
-            parameters=dict(parse_parameter(text) for text in o["params"]),
-            limit=o["limit"],
-            extra_columns=o["extra_columns"],
-            max_rows=o["max_rows"],
-            format=o["form"],
-        )
 
     @contextlib.contextmanager
     def _access(self, manifest: Manifest) -> Iterator[Access]:
@@ -161,17 +145,32 @@ class RunCommand:
             from oxenbatch.settings import find_key  # noqa: PLC0415
 
             url = origin_of(self.options["hub"])
-            yield Access(url, find_key(self.options["hub"]))
+            offline = self.options["offline"]
+            yield Access(url, None if offline else find_key(self.options["hub"]), offline=offline)
             return
         from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
         from oxenbatch.folder import locked  # noqa: PLC0415
 
-        folder = self._folder(manifest, self._today())
+        folder = self._folder(manifest, date_of(self.options))
         if folder.is_dir():
             with locked(folder, self.options["ledger"] or folder / "ledger.db"):
                 pass  # another run has this folder's stand-in hub as well: it is told as what it is
         with stand_in(self._journal(manifest, folder)) as hub:
-            yield Access(hub.url, hub.key)
+            yield Access(hub.url, hub.key, rehearsal=True)
+
+    def _as_locked(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> Catalog | None:
+        """The catalogue, held against the manifest's lock; offline the lock's own, where no other was kept."""
+        from oxenbatch import kept  # noqa: PLC0415 - not for --help
+
+        lock = kept.read_lock(manifest.path)
+        name = str(manifest.path or "stdin")
+        if self.options["locked"]:
+            if problems := kept.broken(lock, catalog, access.name, name):
+                raise ManifestError(problems)
+        elif lock is not None and catalog is not None and lock.hub == access.name:
+            for model, words in lock.changes(catalog):
+                log.warning("%s: %s since %s: %s", name, model, lock.locked_at, words)
+        return lock.catalog() if catalog is None and lock is not None else catalog
 
     def _journal(self, manifest: Manifest, folder: Path) -> Path:
         """The stand-in hub's memory: one for all the dates of a manifest."""
@@ -183,9 +182,9 @@ class RunCommand:
 
     def _run_manifest(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> int:
         """The newest unfinished dated batch first, then today's."""
-        from oxenbatch.batch import unfinished_dated  # noqa: PLC0415
+        from oxenbatch.dated import unfinished_dated  # noqa: PLC0415
 
-        today = self._today()
+        today = date_of(self.options)
         if manifest.dated and not self.options["date"] and not self.options["output"]:
             earlier = unfinished_dated(manifest, today)
             if earlier:
@@ -215,25 +214,42 @@ class RunCommand:
             ledger=self.options["ledger"],
         )
         if self.options["dry_run"]:
-            return self._dry_run(batch)
+            return self._dry_run(batch, manifest)
         with batch as plan:
             self._announce(plan)
-            summary = batch.run(plan, self.progress.watch)
+            due = batch.due()
+            self._refuse_unlocked(manifest, due)
+            if access.offline:
+                summary = batch.leave(75, "--offline: nothing was asked of the hub")
+            elif not self._confirmed(plan, due):
+                summary = batch.leave(5, "it was not confirmed")
+            else:
+                summary = batch.run(plan, self.progress.watch)
         self.summaries.append((plan, summary))
         self._report(plan, summary)
         return summary.exit_code
 
-    def _dry_run(self, batch: Batch) -> int:
-        would = batch.rehearse()
-        words = f"would send {plural(would.samples, 'generation')}, for about ${dollars(would.cost)}"
-        if would.unpriced:
-            words += f" and {would.unpriced} whose price is not known"
-        click.echo(words)
-        return 0
+    def _refuse_unlocked(self, manifest: Manifest, due: Rehearsal) -> None:
+        from oxenbatch import kept  # noqa: PLC0415 - not for --help
 
-    def _today(self) -> dt.date:
-        chosen = self.options["date"]
-        return chosen.date() if chosen else dt.datetime.now().astimezone().date()
+        lock = kept.read_lock(manifest.path) if self.options["locked"] else None
+        if lock and (problems := kept.unlocked(lock, due.models, str(manifest.path))):
+            raise ManifestError(problems)
+
+    def _confirmed(self, plan: Plan, due: Rehearsal) -> bool:
+        """Whether it may be sent: asked of a person at a terminal, above the amount that was said; never in cron."""
+        above = self.options["confirm_above"]
+        if above is None or self.options["yes"] or not due.samples or (due.cost <= above and not due.unpriced):
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return True
+        return click.confirm(f"{printable(plan.folder)}: send {_in_words(due)}?", err=True)
+
+    def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
+        would = batch.rehearse()
+        self._refuse_unlocked(manifest, would)
+        click.echo(f"would send {_in_words(would)}")
+        return 0
 
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
         return self.options["output"] or manifest.output_folder(date)
@@ -296,7 +312,9 @@ class RunCommand:
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
         if self.options["as_json"]:
-            click.echo(json.dumps({"exit_code": code, "batches": [_as_json(*pair) for pair in self.summaries]}))
+            batches = [_as_json(*pair) for pair in self.summaries]
+            problems = [problem.as_data() for problem in self.problems]
+            click.echo(json.dumps({"exit_code": code, "batches": batches, "problems": problems}))
         if (self.quiet and code == 0) or self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]
@@ -306,6 +324,11 @@ class RunCommand:
             f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}",
             err=True,
         )
+
+
+def _in_words(due: Rehearsal) -> str:
+    words = f"{plural(due.samples, 'generation')}, for about ${dollars(due.cost)}"
+    return words + (f" and {due.unpriced} whose price is not known" if due.unpriced else "")
 
 
 def _as_json(plan: Plan, summary: Summary) -> dict[str, Any]:

@@ -70,6 +70,12 @@ def due_totals(ledger: Ledger) -> tuple[int, Decimal, int]:
     return row[0], to_dollars(row[1]), row[2]
 
 
+def due_models(ledger: Ledger) -> list[str]:
+    """The models of all that is wanted and not sent yet."""
+    found = ledger.conn.execute("select distinct model from samples where state = 'pending' and wanted = 1")
+    return sorted(row[0] for row in found)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The one row of `batch`."""

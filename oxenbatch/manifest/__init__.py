@@ -4,8 +4,8 @@ Two steps: `load_manifest` reads the head and looks at every file once; `Manifes
 list as long as the batch, and nothing here opens a socket: schemas come in as a `Catalog`.
 
 Other windows of this room: `source` (bytes to checked text), `yaml12`, `strict_json` and `tables` (the formats),
-`read` (all of them as entries), `head`, `templates`, `fields` (what a field is to a model), `expand` and `draft`
-(entries become rows), `ids`.
+`read` (all of them as entries), `spots` (where their fields stand), `head`, `templates`, `fields` (what a field is to
+a model), `expand` and `draft` (entries become rows), `blame` (whose word is wrong), `ids`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from oxenbatch.catalog import Catalog
+    from oxenbatch.manifest.read import Member
 
 __all__ = ["Manifest", "Overrides", "Target", "load_manifest", "parse_parameter"]
 
@@ -54,11 +55,11 @@ class Manifest:
         self._files: dict[str, Source] = {}
         rows = found.members.get("rows")
         if rows is not None and isinstance(rows.value, str) and not problems:
-            problems += self._include(rows.value, rows.line)
+            problems += self._include(rows.value, rows)
         if problems:
             raise ManifestError(problems)
         self._listed = found.bare or bool(found.lists) or bool(self._files)
-        self._prompt_line = found.members["prompt"].line if "prompt" in found.members else 1
+        self._prompt = found.members.get("prompt")
         self.name: str = head.name
         self.output: str = head.output
         """The template of the folder's name."""
@@ -151,7 +152,8 @@ class Manifest:
         if not self._listed:
             base = merged(self._head.defaults, self._overrides)
             if any(name in {**base, **self._head.matrix} for name in ("prompt", "multi_prompt")):
-                yield Entry({}, self._source.shown, self._prompt_line)
+                member = self._prompt
+                yield Entry({}, self._source.shown, member.line if member else 1, find=member.find if member else None)
             return
         for item in read.entries(self._source):
             if not isinstance(item, Include):
@@ -161,10 +163,11 @@ class Manifest:
                 if not isinstance(inner, Include):
                     yield inner
 
-    def _include(self, name: str, line: int) -> list[Problem]:
+    def _include(self, name: str, said: Member) -> list[Problem]:
         """The file that `rows:` names is looked at; what is wrong with it."""
         shown_dir = Path(self._source.shown).parent if self.path is not None else Path()
-        place = f"{self._source.shown}:{line}"
+        line, column = said.spot()
+        place = f"{self._source.shown}:{line}:{column}"
         try:
             path = (self.path.parent if self.path is not None else Path()) / name
             file = find_source(path, str(shown_dir / name), None)

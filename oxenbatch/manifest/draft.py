@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown, written
 from oxenbatch.errors import Problem
 from oxenbatch.manifest import templates
 from oxenbatch.manifest.head import OURS, Overrides
@@ -21,6 +21,7 @@ class Draft:
     """A row on its way: what is known of it, and what is wrong with it."""
 
     __slots__ = (
+        "axes",
         "entry",
         "extra",
         "id",
@@ -29,6 +30,7 @@ class Draft:
         "number",
         "parameters",
         "problems",
+        "refused",
         "samples",
         "variables",
     )
@@ -38,15 +40,25 @@ class Draft:
     ) -> None:
         self.entry, self.number, self.known, self.variables = entry, number, known, variables
         self.problems: list[Problem] = []
+        self.refused = False
+        """Something is wrong with it, whether that was told for this row or for an earlier one."""
+        self.axes: Mapping[str, Any] = {}
+        """What the matrix gives it."""
         self.parameters: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
         self.samples: Any = 1
         self.id: str | None = None
 
-    def wrong(self, message: str, field: str | None = None) -> None:
-        """The problem is noted, with the row's place."""
-        self.problems.append(Problem(message, where=self.entry.where, row=self.number, field=field))
+    def wrong(self, message: str, *path: str | int, name: bool = False) -> None:
+        """The problem is noted at the field, or at its name; without a path at the row."""
+        place = self.entry.spot(*path, name=name)
+        self.refused = True
+        self.problems.append(Problem(message, where=place, row=self.number, field=written(path) or None))
+
+    def says(self, name: str) -> bool:
+        """Whether the row itself has the field, however its name is spelt."""
+        return any(own.casefold() == name.casefold() for own in self.entry.fields)
 
     def blamed(self, field: str) -> bool:
         """Whether a problem of this field is noted already."""
@@ -59,14 +71,14 @@ class Draft:
         else:
             self.parameters[name] = value
 
-    def filled(self, value: Any, name: str) -> Any:
+    def filled(self, value: Any, *path: str | int) -> Any:
         """The value with its templates filled in, where this manifest has templates."""
         if self.known is None:
             return value
         try:
             return templates.fill(value, self.known, self.variables)
         except templates.TemplateFault as fault:
-            self.wrong(str(fault), name)
+            self.wrong(str(fault), *path)
             return value
 
     def take_ours(self, name: str, value: Any) -> None:
@@ -89,7 +101,7 @@ class Draft:
                 except JsonFault:
                     value = shown(value)
             if isinstance(value, dict):
-                self.metadata.update({n: self.filled(v, f"metadata.{n}") for n, v in value.items()})
+                self.metadata.update({n: self.filled(v, "metadata", n) for n, v in value.items()})
             else:
                 self.wrong(f"{shown(value)}, expected a mapping; in a table each has its own column, meta.NAME", name)
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import Row
 from oxenbatch.manifest import templates
+from oxenbatch.manifest.blame import Blame
 from oxenbatch.manifest.draft import Draft, merged, own_names
 from oxenbatch.manifest.fields import LONGEST_NAME, MOST_NAMES, CellFault, Plan, metadata_fault
 from oxenbatch.manifest.head import OURS, RESERVED, Head, Overrides
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES: Final = 10_000  # of one row; a slip of the finger past that is real money
 LONGEST_PROMPT: Final = 100_000  # characters; the longest that any model is known to read is a tenth of it
-MOST_ROWS_OF_ONE: Final = 10_000_000  # rows that one entry may become, where --max-rows does not say less
 REFUSALS_TOLD: Final = 3  # rows that are named for one model that cannot be used; more would say the same
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -47,7 +47,9 @@ class Expansion:
         self._plans: dict[str, Plan] = {}
         self._ids = Ids()
         self._told: set[tuple[str, str]] = set()
+        self._blame = Blame(head, overrides)
         self._named: set[str] = set()
+        self._spelt_variables = {name.casefold() for name in head.variables}
         self._spelt: set[str] = set()
 
     def rows(self, items: Iterable[Entry | Faulty | Problem]) -> Iterator[Row | Problem]:
@@ -65,7 +67,7 @@ class Expansion:
                     yield replace(problem, row=self.number)
                 continue
             if not self.head.templates:
-                if most is not None and self.number >= most:
+                if self.number >= most:
                     yield self._too_many(item, 1)
                     return
                 found = self._one(item, item.fields, _NOTHING, None, ())
@@ -75,8 +77,9 @@ class Expansion:
                     yield from found
                 continue
             axes, fields = self._axes(item)
+            yield from self._ambiguous(item, fields)
             count = math.prod(len(values) for _, values in axes)
-            most_here = MOST_ROWS_OF_ONE if most is None else most - self.number
+            most_here = most - self.number
             wanted = count if limit is None else min(count, limit - self.number)
             if wanted > most_here:
                 yield self._too_many(item, count)
@@ -84,10 +87,10 @@ class Expansion:
             yield from self._combinations(item, fields, axes, wanted)
 
     def _too_many(self, entry: Entry, count: int) -> Problem:
-        most = self.overrides.max_rows or MOST_ROWS_OF_ONE
         many = f" (this entry alone becomes {count:,})" if count > 1 else ""
-        words = f"there are more than {most:,} rows{many}; raise --max-rows, or take the first ones with --limit"
-        return Problem(words, where=entry.where, row=self.number + 1)
+        most = f"{self.overrides.max_rows:,}"
+        words = f"there are more than {most} rows{many}; raise --max-rows, or take the first ones with --limit"
+        return Problem(words, where=entry.spot(), row=self.number + 1)
 
     def _plan(self, model_id: str) -> Plan:
         plan = self._plans.get(model_id)
@@ -132,6 +135,19 @@ class Expansion:
             if name.casefold() in named and name.casefold() not in own
         ]
         return axes + list(matrix.items()), fields
+
+    def _ambiguous(self, entry: Entry, fields: Mapping[str, Any]) -> Iterator[Problem]:
+        """A name that a template asks for, and that two things have: told once for a table."""
+        own = {name.casefold() for name in entry.columns or fields}
+        for name in sorted(own & self._named & (self._calendar.keys() | self._spelt_variables)):
+            key = (entry.shown if entry.columns else entry.where, f"{{{name}}}")
+            if key in self._told:
+                continue
+            self._told.add(key)
+            what = "column" if entry.columns else "field"
+            other = "a variable" if name in self._spelt_variables else "what every template knows by that name"
+            words = f"{{{printable(name, 80)}}} may be this {what} or {other}; rename the {what}"
+            yield Problem(words, where=entry.spot(name, name=True), row=self.number + 1, field=name)
 
     def _combinations(
         self, entry: Entry, fields: dict[str, Any], axes: list[tuple[str, list[Any]]], wanted: int
@@ -183,14 +199,18 @@ class Expansion:
         if plan.refusal:
             plan.reported += 1
             if plan.reported <= REFUSALS_TOLD:
-                more = " (later rows of it are not listed)" if plan.reported == REFUSALS_TOLD else ""
-                draft.wrong(plan.refusal + more, "model")
+                last = plan.reported == REFUSALS_TOLD and draft.says("model")
+                more = " (later rows of it are not listed)" if last else ""
+                self._blame.wrong(draft, plan.refusal + more, "model")
+            draft.refused = True
             return draft.problems
         if plan.base is None:
             draft.problems += self._lay_base(plan)
+            draft.refused = draft.refused or bool(draft.problems)
         draft.parameters = dict(plan.base or {})
         draft.samples = 1 if self._base.get("samples") is None else self._base["samples"]
         own: set[str] = set()
+        draft.axes = chosen
         for name, value in chosen.items():
             field = plan.fields.get(name) or plan.learn(name)
             if name != "model" and (field.kind == "parameter" or (field.kind == "extra" and self._keeps(plan, name))):
@@ -200,7 +220,7 @@ class Expansion:
         if draft.extra:
             self._strangers(draft, plan)
         self._finish(draft, plan, own, labels)
-        if draft.problems:
+        if draft.refused:
             return draft.problems
         return Row(
             model=model_id,
@@ -219,7 +239,8 @@ class Expansion:
             field = plan.fields.get(name) or plan.learn(name)
             if field.kind == "parameter":
                 if field.name in own:
-                    draft.wrong(f"is there twice, the other time as {printable(field.name, 80)}; remove one", name)
+                    words = f"is there twice, the other time as {printable(field.name, 80)}; remove one"
+                    draft.wrong(words, name, name=True)
                     continue
                 own.add(field.name)
                 if field.name in OURS and field.name != "prompt":
@@ -236,7 +257,7 @@ class Expansion:
                 if value is not None:
                     draft.metadata[field.name] = draft.filled(value, name)
             elif field.kind == "reserved":
-                draft.wrong(f"is not a parameter; {RESERVED[field.name]}", name)
+                draft.wrong(f"is not a parameter; {RESERVED[field.name]}", name, name=True)
             elif field.kind == "nameless":
                 draft.wrong(f"{shown(name)} is no name for a field, expected 1 to {LONGEST_NAME} plain characters")
             elif value is not None and draft.entry.by_hand and self._keeps(plan, name):
@@ -267,8 +288,9 @@ class Expansion:
         columns = draft.entry.columns
         if columns is None:
             for name in strangers:
-                words = f"is not a parameter of {printable(plan.model_id, 80)}{plan.suggestion(name)}"
-                draft.wrong(f"{words}; keep it with --extra-columns metadata, or drop it with ignore", name)
+                remedy = "; keep it with --extra-columns metadata, or drop it with ignore"
+                words = f"is not a parameter of {printable(plan.model_id, 80)}{plan.suggestion(name) or remedy}"
+                draft.wrong(words, name, name=True)
             return
         key = (draft.entry.shown, plan.model_id)
         if not strangers or key in self._told:
@@ -285,7 +307,8 @@ class Expansion:
             f"{listed} {what} that {printable(plan.model_id, 80)} does not take; keep them in the dataset with "
             "--extra-columns metadata (or rename them meta.NAME), or drop them with --extra-columns ignore"
         )
-        draft.problems.append(Problem(words, where=draft.entry.shown))
+        draft.problems.append(Problem(words, where=draft.entry.spot(every[0], name=True)))
+        draft.refused = True
 
     def _finish(self, draft: Draft, plan: Plan, own: set[str], labels: Iterable[str]) -> None:
         """What only the whole row can tell is checked: its prompt, its id, its names, its model's schema."""
@@ -297,16 +320,19 @@ class Expansion:
             else:
                 draft.wrong("has both prompt and multi_prompt, expected one of them")
         if draft.known is not None:
-            for name in parameters.keys() - own:
-                parameters[name] = draft.filled(parameters[name], name)
+            for name in sorted(parameters.keys() - own):
+                try:
+                    parameters[name] = templates.fill(parameters[name], draft.known, draft.variables)
+                except templates.TemplateFault as unfilled:
+                    self._blame.wrong(draft, str(unfilled), name)
         for name, value in plan.base_metadata.items():
             if name not in draft.metadata:
-                draft.metadata[name] = draft.filled(value, name)
+                draft.metadata[name] = draft.filled(value, "metadata", name)
         prompt = parameters.get("prompt")
         if prompt is not None and not isinstance(prompt, str):
-            draft.wrong(f"{shown(prompt)}, expected text", "prompt")
+            self._blame.wrong(draft, f"{shown(prompt)}, expected text", "prompt")
         elif prompt is not None and len(prompt) > LONGEST_PROMPT:
-            draft.wrong(f"has {len(prompt):,} characters, expected at most {LONGEST_PROMPT:,}", "prompt")
+            self._blame.wrong(draft, f"has {len(prompt):,} characters, expected at most {LONGEST_PROMPT:,}", "prompt")
         elif draft.blamed("prompt"):
             pass
         elif not prompt.strip() if prompt is not None else "multi_prompt" not in parameters and plan.asks_for_prompt:
@@ -318,10 +344,11 @@ class Expansion:
             or isinstance(draft.samples, bool)
             or not 1 <= draft.samples <= MOST_SAMPLES
         ):
-            draft.wrong(f"{shown(draft.samples)}, expected a whole number from 1 to {MOST_SAMPLES:,}", "samples")
+            words = f"{shown(draft.samples)}, expected a whole number from 1 to {MOST_SAMPLES:,}"
+            self._blame.wrong(draft, words, "samples")
         for name in draft.metadata:
             if (fault := metadata_fault(name, parameters, plan)) is not None:
-                draft.wrong(fault, name)
+                draft.wrong(fault, *((name,) if draft.says(name) else ("metadata", name)), name=True)
         if draft.id is not None:
             draft.id = "-".join([draft.id, *labels])
             fault = id_fault(draft.id)
@@ -329,9 +356,9 @@ class Expansion:
                 fault = f"{shown(draft.id)} is already the id of row {before}; ids are unique"
             if fault is not None:
                 draft.wrong(fault, "id")
-        if self.catalog is not None and not draft.problems:
-            for sentence in self.catalog.check(plan.model_id, parameters):
-                draft.wrong(sentence)
+        if self.catalog is not None and not draft.refused:
+            for found in self.catalog.check(plan.model_id, parameters):
+                self._blame.wrong(draft, found.message, *found.path, name=found.kind == "stranger")
 
     def _header_hint(self, entry: Entry) -> str:
         if entry.columns is None or any(name.casefold() == "prompt" for name in entry.columns):
@@ -365,7 +392,7 @@ class Expansion:
             elif self.overrides.extra_columns == "metadata":
                 plan.base_metadata[name] = value
             elif self.overrides.extra_columns == "error":
-                yield self._stranger(plan, name, "-p" if name in self.overrides.parameters else "defaults")
+                yield self._blame.stranger(plan, name, "-p" if name in self.overrides.parameters else "defaults")
         for name, values in self._matrix.items():
             extra = name != "model" and plan.learn(name).kind == "extra" and not self._is_guest(plan)
             if (
@@ -374,15 +401,11 @@ class Expansion:
                 and self.overrides.extra_columns == "error"
                 and (name.casefold() != "seed" or values != ["auto"])
             ):
-                yield self._stranger(plan, name, "matrix")
+                yield self._blame.stranger(plan, name, "matrix")
 
     def _is_guest(self, plan: Plan) -> bool:
         """The model is a row's own, not the one that the manifest is about."""
         return plan.model_id != self._base.get("model")
-
-    def _stranger(self, plan: Plan, name: str, place: str) -> Problem:
-        words = f"is not a parameter of {printable(plan.model_id, 80)}{plan.suggestion(name)}"
-        return Problem(words, where=self.head.shown, field=f"{place} {name}" if place == "-p" else f"{place}.{name}")
 
 
 def _readable(plan: Plan, name: str, cell: Any) -> Any:

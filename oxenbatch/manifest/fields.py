@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from oxenbatch.catalog import kinds, shown
+from oxenbatch.catalog.faults import kinds, shown
 from oxenbatch.errors import printable
 from oxenbatch.manifest.head import OURS, RESERVED
 from oxenbatch.manifest.ids import CONTROL

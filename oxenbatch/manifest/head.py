@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import canonical
 from oxenbatch.manifest import templates
@@ -53,8 +53,8 @@ class Overrides:
     """The first so many rows, after expansion."""
     extra_columns: Literal["error", "metadata", "ignore"] = "error"
     """What becomes of fields that are neither ours nor the model's."""
-    max_rows: int | None = None
-    """More rows than this, after expansion, are a problem."""
+    max_rows: int = 1_000_000
+    """More rows than this, after expansion, are a problem: a matrix too many is a bill too high."""
     format: str | None = None
     """How the manifest is written, where its extension does not say."""
 
@@ -79,18 +79,32 @@ class Head:
     """`variables`, `matrix` or `prompt` is declared, so that braces mean something."""
     problems: list[Problem] = field(default_factory=list)
 
-    def wrong(self, message: str, line: int, name: str | None = None) -> None:
-        """The problem is noted."""
-        self.problems.append(Problem(message, where=f"{self.shown}:{line}", field=name))
+    members: Mapping[str, Member] = field(default_factory=dict)
+
+    def spot(self, key: str, *path: str | int, name: bool = False) -> str:
+        """`file:line:column` of a member of the head, or of a part of it, or of that part's name."""
+        member = self.members.get(key)
+        line, column = member.spot(*path, name=name) if member else (1, 1)
+        return f"{self.shown}:{line}:{column}"
+
+    def path_of_default(self, name: str) -> tuple[str, ...]:
+        """Where a default is said: `defaults.duration`, or `model` and `prompt` at the top."""
+        alone = name in ("model", "prompt") and name in self.members
+        return (name,) if alone else ("defaults", name)
+
+    def wrong(self, message: str, key: str, *path: str, name: bool = False) -> None:
+        """The problem is noted, at the value, or at its name where that is what is wrong."""
+        where = self.spot(key, *path, name=name)
+        self.problems.append(Problem(message, where=where, field=".".join((key, *path))))
 
 
 def read_head(members: Mapping[str, Member], name: str, shown_as: str) -> Head:
     """The head, with all that is wrong with it among its problems."""
-    head = Head(name=name, shown=shown_as)
-    for key, member in members.items():
+    head = Head(name=name, shown=shown_as, members=members)
+    for key in members:
         if key not in KEYS:
             remedy = _hint(key, KEYS) or "; a parameter of the model goes under 'defaults:', or into a row"
-            head.wrong(f"is not a field of a manifest{remedy}", member.line, key)
+            head.wrong(f"is not a field of a manifest{remedy}", key, name=True)
     value = {key: member for key, member in members.items() if member.value is not None}
     head.templates = "prompt" in value or "variables" in members or "matrix" in members
     _names(head, value)
@@ -104,11 +118,11 @@ def read_head(members: Mapping[str, Member], name: str, shown_as: str) -> Head:
         head.matrix = _matrix(head, value["matrix"])
     for axis in head.matrix:
         if axis.casefold() in {name.casefold() for name in head.variables}:
-            head.wrong("is both a variable and an axis of the matrix; rename one", members["matrix"].line, axis)
+            head.wrong("is both a variable and an axis of the matrix; rename one", "matrix", axis, name=True)
     for key in ("rows", "prompts"):
         if key in value and (key == "prompts" or not isinstance(value[key].value, str)):
             what = "a list" if key == "prompts" else "a list, or the name of a file"
-            head.wrong(f"{shown(value[key].value)}, expected {what}", value[key].line, key)
+            head.wrong(f"{shown(value[key].value)}, expected {what}", key)
     return head
 
 
@@ -122,21 +136,21 @@ def _names(head: Head, value: Mapping[str, Member]) -> None:
         name = member.value
         if not isinstance(name, str) or not safe_name(name):
             what = "text of 1 to 100 characters, without slashes and control characters, that is not . or .."
-            head.wrong(f"{shown(name)}, expected {what}", member.line, "name")
+            head.wrong(f"{shown(name)}, expected {what}", "name")
         else:
             head.name = name
     if (member := value.get("output")) is not None:
         if not isinstance(member.value, str) or not member.value.strip() or not member.value.isprintable():
-            head.wrong(f"{shown(member.value)}, expected the name of a folder", member.line, "output")
+            head.wrong(f"{shown(member.value)}, expected the name of a folder", "output")
             return
         try:
             strangers = sorted(set(templates.names(member.value)) - OUTPUT_NAMES)
         except templates.TemplateFault as fault:
-            head.wrong(str(fault), member.line, "output")
+            head.wrong(str(fault), "output")
             return
         for stranger in strangers:
             known = ", ".join(f"{{{one}}}" for one in sorted(OUTPUT_NAMES))
-            head.wrong(f"{{{printable(stranger, 80)}}} is not known here; known are {known}", member.line, "output")
+            head.wrong(f"{{{printable(stranger, 80)}}} is not known here; known are {known}", "output")
         head.output = member.value if not strangers else head.output
 
 
@@ -153,55 +167,53 @@ def safe_name(name: str) -> bool:
 
 def _limits(head: Head, value: Mapping[str, Member]) -> None:
     if (member := value.get("concurrency")) is not None:
-        head.concurrency = _count(head, member.value, member.line, "concurrency")
+        head.concurrency = _count(head, member.value, "concurrency")
     if (member := value.get("max_cost")) is not None:
         text = member.value if isinstance(member.value, str) else ""
         if _MONEY.match(text.strip()) and Decimal(text.strip()) > 0:
             head.max_cost = Decimal(text.strip())
         else:
             words = f"{shown(member.value)}, expected dollars above 0, such as 25.00"
-            head.wrong(words, member.line, "max_cost")
+            head.wrong(words, "max_cost")
     if (member := value.get("models")) is not None:
         if not isinstance(member.value, dict):
-            head.wrong(f"{shown(member.value)}, expected a mapping of models to limits", member.line, "models")
+            head.wrong(f"{shown(member.value)}, expected a mapping of models to limits", "models")
             return
         for model, limits in member.value.items():
-            place = f"models.{model}"
             if not isinstance(limits, dict | None):
-                head.wrong(f"{shown(limits)}, expected a mapping such as {{concurrency: 4}}", member.line, place)
+                head.wrong(f"{shown(limits)}, expected a mapping such as {{concurrency: 4}}", "models", model)
                 continue
             for name, limit in (limits or {}).items():
                 if name != "concurrency":
-                    head.wrong(f"is not a limit{_hint(name, ['concurrency'])}", member.line, f"{place}.{name}")
-                elif limit is not None and (count := _count(head, limit, member.line, f"{place}.{name}")) is not None:
+                    head.wrong(f"is not a limit{_hint(name, ['concurrency'])}", "models", model, name, name=True)
+                elif limit is not None and (count := _count(head, limit, "models", model, name)) is not None:
                     head.model_concurrency[model] = count
 
 
-def _count(head: Head, value: Any, line: int, name: str) -> int | None:
+def _count(head: Head, value: Any, key: str, *path: str) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ACTIVE:
         return value
-    head.wrong(f"{shown(value)}, expected a whole number from 1 to {MOST_ACTIVE}", line, name)
+    head.wrong(f"{shown(value)}, expected a whole number from 1 to {MOST_ACTIVE}", key, *path)
     return None
 
 
 def _target(head: Head, member: Member) -> Target | None:
     if not isinstance(member.value, dict):
         words = f"{shown(member.value)}, expected a mapping of namespace, repo and directory"
-        head.wrong(words, member.line, "target")
+        head.wrong(words, "target")
         return None
     found: dict[str, str] = {}
     for name, value in member.value.items():
-        place = f"target.{name}"
         if name not in ("namespace", "repo", "directory"):
-            head.wrong(f"is not known{_hint(name, ['namespace', 'repo', 'directory'])}", member.line, place)
+            head.wrong(f"is not known{_hint(name, ['namespace', 'repo', 'directory'])}", "target", name, name=True)
         elif value is None:
             continue
         elif not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 300:
-            head.wrong(f"{shown(value)}, expected text of 1 to 300 characters", member.line, place)
+            head.wrong(f"{shown(value)}, expected text of 1 to 300 characters", "target", name)
         elif name != "directory" and "/" in value:
-            head.wrong(f"{shown(value)}, expected a name without a slash", member.line, place)
+            head.wrong(f"{shown(value)}, expected a name without a slash", "target", name)
         elif name == "directory" and (value.startswith("/") or ".." in value.split("/") or "\\" in value):
-            head.wrong(f"{shown(value)}, expected a folder inside the repository", member.line, place)
+            head.wrong(f"{shown(value)}, expected a folder inside the repository", "target", name)
         else:
             found[name] = value
     return Target(**found) if found else None
@@ -210,16 +222,16 @@ def _target(head: Head, member: Member) -> Target | None:
 def _defaults(head: Head, value: Mapping[str, Member]) -> None:
     member = value.get("defaults")
     if member is not None and not isinstance(member.value, dict):
-        head.wrong(f"{shown(member.value)}, expected a mapping of parameters", member.line, "defaults")
+        head.wrong(f"{shown(member.value)}, expected a mapping of parameters", "defaults")
     elif member is not None:
         for name, inner in member.value.items():
             key = name.casefold() if name.casefold() in OURS else name
             if key == "id":
-                head.wrong("cannot be the same for every row; say it in the rows", member.line, "defaults.id")
+                head.wrong("cannot be the same for every row; say it in the rows", "defaults", "id", name=True)
             elif key in RESERVED:
-                head.wrong(f"is not a parameter; {RESERVED[key]}", member.line, f"defaults.{key}")
+                head.wrong(f"is not a parameter; {RESERVED[key]}", "defaults", key, name=True)
             elif key == "metadata" and not isinstance(inner, dict | None):
-                head.wrong(f"{shown(inner)}, expected a mapping", member.line, "defaults.metadata")
+                head.wrong(f"{shown(inner)}, expected a mapping", "defaults", "metadata")
             else:
                 head.defaults[key] = inner
     for key in ("model", "prompt"):
@@ -227,10 +239,10 @@ def _defaults(head: Head, value: Mapping[str, Member]) -> None:
         if own is None:
             continue
         if not isinstance(own.value, str) or not own.value.strip():
-            head.wrong(f"{shown(own.value)}, expected text", own.line, key)
+            head.wrong(f"{shown(own.value)}, expected text", key)
         elif head.defaults.get(key, own.value) != own.value:
             words = f"{shown(own.value)}, but defaults.{key} is {shown(head.defaults[key])}; say it once"
-            head.wrong(words, own.line, key)
+            head.wrong(words, key)
         else:
             head.defaults[key] = own.value
     if head.templates:
@@ -238,8 +250,7 @@ def _defaults(head: Head, value: Mapping[str, Member]) -> None:
             try:
                 list(templates.names(inner))
             except templates.TemplateFault as fault:
-                place = value.get(name) if name in ("model", "prompt") and name in value else member
-                head.wrong(str(fault), place.line if place else 1, name)
+                head.wrong(str(fault), *head.path_of_default(name))
 
 
 def _variables(head: Head, member: Member) -> dict[str, list[str]]:
@@ -247,10 +258,13 @@ def _variables(head: Head, member: Member) -> dict[str, list[str]]:
     for name, values in _axes(head, member, "variables"):
         texts = [templates.text_of(value) for value in values]
         if any(isinstance(value, dict | list) for value in values) or None in texts:
-            head.wrong("holds something that is not text", member.line, f"variables.{name}")
+            head.wrong("holds something that is not text", "variables", name)
+        elif name.casefold() in OUTPUT_NAMES:
+            words = "is a name that every template knows already; call the variable something else"
+            head.wrong(words, "variables", name, name=True)
         elif not _plain(name):
             words = "cannot be named in a template; use a name without . [ ] { } ! and :"
-            head.wrong(words, member.line, f"variables.{name}")
+            head.wrong(words, "variables", name, name=True)
         else:
             found[name] = [text for text in texts if text is not None]
     return found
@@ -261,11 +275,11 @@ def _matrix(head: Head, member: Member) -> dict[str, list[Any]]:
     for name, values in _axes(head, member, "matrix"):
         key = name.casefold() if name.casefold() in OURS else name
         if key in RESERVED:
-            head.wrong(f"is not a parameter; {RESERVED[key]}", member.line, f"matrix.{name}")
+            head.wrong(f"is not a parameter; {RESERVED[key]}", "matrix", name, name=True)
         elif key in ("id", "samples", "metadata"):
-            head.wrong("cannot be an axis; axes are parameters of the model, or model", member.line, f"matrix.{name}")
+            head.wrong("cannot be an axis; axes are parameters of the model, or model", "matrix", name, name=True)
         elif key == "model" and not all(isinstance(value, str) and value for value in values):
-            head.wrong(f"{shown(values)}, expected models' names", member.line, "matrix.model")
+            head.wrong(f"{shown(values)}, expected models' names", "matrix", name)
         else:
             found[key] = values
     return found
@@ -273,23 +287,22 @@ def _matrix(head: Head, member: Member) -> dict[str, list[Any]]:
 
 def _axes(head: Head, member: Member, what: str) -> list[tuple[str, list[Any]]]:
     if not isinstance(member.value, dict):
-        head.wrong(f"{shown(member.value)}, expected a mapping of names to lists", member.line, what)
+        head.wrong(f"{shown(member.value)}, expected a mapping of names to lists", what)
         return []
     found: list[tuple[str, list[Any]]] = []
     seen: set[str] = set()
     for name, given in member.value.items():
         values = given if isinstance(given, list) else [] if given is None else [given]
-        place = f"{what}.{name}"
         texts = Counter(canonical(value) for value in values)
         if not 0 < len(values) <= MOST_VALUES:
             words = f"has {len(values)} values, expected 1 to {MOST_VALUES}"
-            head.wrong(words, member.line, place)
+            head.wrong(words, what, name)
         elif len(texts) != len(values):
             twice = texts.most_common(1)[0][0]
             words = f"holds {printable(twice, 80)} twice; more files of one request are asked for with 'samples'"
-            head.wrong(words, member.line, place)
+            head.wrong(words, what, name)
         elif name.casefold() in seen:
-            head.wrong("is there twice but for case; rename one", member.line, place)
+            head.wrong("is there twice but for case; rename one", what, name, name=True)
         else:
             found.append((name, values))
         seen.add(name.casefold())

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Any, Final
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.manifest import templates
 
 LONGEST_ID: Final = 200  # characters: it is the readable part of a file's name, which has 255 bytes on most systems

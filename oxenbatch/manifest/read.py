@@ -6,16 +6,18 @@ The head may stand behind the rows, so YAML and JSON are gone through twice: onc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 
-from oxenbatch.catalog import shown
+from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.manifest.source import Entry, Faulty, Include, Source, entry, names_the_date
+from oxenbatch.manifest.spots import Finder, in_json, in_yaml
 from oxenbatch.manifest.strict_json import JsonFault, after_space, decode, value_at
 from oxenbatch.manifest.tables import read_table, read_text
-from oxenbatch.manifest.yaml12 import Composer, YamlFault, place
+from oxenbatch.manifest.yaml12 import Composer, Marks, YamlFault, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,6 +54,14 @@ class Member:
 
     value: Any
     line: int
+    find: Finder
+    """Where a part of the value stands; the empty path is the value itself."""
+    name_at: tuple[int, int]
+    """Line and column of the key."""
+
+    def spot(self, *path: str | int, name: bool = False) -> tuple[int, int]:
+        """The line and column of a part of the value, or of that part's name; of the member where there is none."""
+        return (self.find(path, "name" if name else "value") if path or not name else None) or self.name_at
 
 
 @dataclass(slots=True)
@@ -125,7 +135,7 @@ def _yaml_outline(source: Source, found: Outline) -> None:
         while not isinstance(event := composer.next(), MappingEndEvent):
             key = composer.key(event)
             value = composer.next()
-            line = place(event)[0]
+            at = place(event)
             if key in keys:
                 composer.twice(str(key), keys[str(key)], event)
             if key is None or key in keys:
@@ -134,12 +144,15 @@ def _yaml_outline(source: Source, found: Outline) -> None:
                 continue
             keys[key] = event
             if key in LISTS and isinstance(value, SequenceStartEvent):
-                found.lists[key] = line
+                found.lists[key] = at[0]
                 for text in composer.skip(value):
                     if "{" in text and names_the_date(text):
                         found.names_the_date = True
             else:
-                found.members[key] = Member(composer.node(value, _HEAD_SHAPES.get(key)), line)
+                marks: Marks = {}
+                composer.marks = marks
+                read = composer.node(value, _HEAD_SHAPES.get(key))
+                found.members[key] = Member(read, at[0], partial(in_yaml, marks, value), at)
         composer.finish()
         found.problems += composer.problems
 
@@ -189,22 +202,24 @@ def _yaml_list(composer: Composer) -> Iterator[Entry | Faulty]:
     name = composer.shown
     while not isinstance(event := composer.next(), SequenceEndEvent):
         line = place(event)[0]
+        marks: Marks = {}
+        composer.marks = marks
         value = composer.node(event, "text" if isinstance(event, ScalarEvent) else ROW_SHAPE)
         if composer.problems:
             yield Faulty(composer.problems)
             composer.problems = []
         else:
-            yield _entry(value, name, line, by_hand=True)
+            yield _entry(value, name, line, partial(in_yaml, marks, event), by_hand=True)
 
 
-def _entry(value: Any, name: str, line: int, *, by_hand: bool = False) -> Entry | Faulty:
+def _entry(value: Any, name: str, line: int, find: Finder, *, by_hand: bool = False) -> Entry | Faulty:
     """A row as it is written in YAML, JSON or a line of JSON."""
     if isinstance(value, dict):
-        return Entry(value, name, line, by_hand=by_hand)
+        return Entry(value, name, line, by_hand=by_hand, find=find)
     if isinstance(value, str) or value is None:
-        return Entry({"prompt": value}, name, line)
+        return Entry({"prompt": value}, name, line, find=find)
     words = f"the row is {shown(value)}, expected text (a prompt) or a mapping of fields"
-    return Faulty([entry(words, name, line)])
+    return Faulty([Problem(words, where=Entry({}, name, line, find=find).spot())])
 
 
 def _jsonl_entries(source: Source) -> Iterator[Entry | Faulty]:
@@ -213,7 +228,8 @@ def _jsonl_entries(source: Source) -> Iterator[Entry | Faulty]:
             if line.isspace():
                 continue
             try:
-                yield _entry(decode(line), source.shown, number)
+                find = partial(in_json, line, after_space(line, 0), number)
+                yield _entry(decode(line), source.shown, number, find)
             except JsonFault as fault:
                 place = f"{source.shown}:{number}"
                 yield Faulty([entry(str(fault), place, None if fault.at is None else fault.at + 1)])
@@ -315,7 +331,8 @@ def _json_outline(source: Source, found: Outline) -> None:
                 found.names_the_date = found.names_the_date or names_the_date(written)
             else:
                 number = name == "max_cost" and isinstance(value, int | float) and not isinstance(value, bool)
-                found.members[name] = Member(written if number else value, line)
+                find = partial(in_json, json.text, start, line)
+                found.members[name] = Member(written if number else value, line, find, (line, 1))
         json.end(json.at)
     except JsonFault as fault:
         found.problems.append(json.problem(fault))
@@ -346,6 +363,7 @@ def _json_list(json: _Json, at: int) -> Iterator[Entry | Faulty]:
     last: tuple[int, Any, int] | None = None
     for item in json.items(at):
         if last is not None:
-            yield _entry(last[1], json.shown, json.line(last[0]))
+            line = json.line(last[0])
+            yield _entry(last[1], json.shown, line, partial(in_json, json.text, last[0], line))
         last = item
     json.at = last[2] if last else at

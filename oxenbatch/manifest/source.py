@@ -14,9 +14,12 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from oxenbatch.errors import ManifestError, Problem, UsageProblem, printable
+
+if TYPE_CHECKING:
+    from oxenbatch.manifest.spots import Finder
 
 FORMATS: Final = {
     ".yaml": "yaml",
@@ -160,20 +163,40 @@ def find_source(path: Path, shown: str, form: str | None) -> Source:
         raise UsageProblem(f"{printable(shown)} does not exist") from None
     except (OSError, ValueError) as error:
         raise UsageProblem(f"{printable(shown)} cannot be read: {printable(error)}") from None
-    if stat.S_ISDIR(kind):
-        raise UsageProblem(f"{printable(shown)} is a folder, expected a manifest file")
+    if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "a device or a socket"
+        raise ManifestError([Problem(f"is {what}, expected a manifest file", where=shown)])
     form = form_of(path.name, form)
     if stat.S_ISREG(kind):
         return Source(path, shown, form)
-    with path.open("rb") as stream:  # a pipe, as in <(...): it can be read once only
-        return keep(stream, shown, form)
+    return _from_pipe(path, shown, form)
 
 
-def keep(stream: BinaryIO, shown: str, form: str) -> Source:
+def _from_pipe(path: Path, shown: str, form: str) -> Source:
+    """What comes out of a pipe, as in `<(...)`; one that nobody writes into would be waited for without end."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ManifestError([Problem(f"cannot be read: {error.strerror or error}", where=shown)]) from None
+    try:
+        start = os.read(handle, _CHUNK)
+    except BlockingIOError:
+        start = b""  # somebody is about to write
+    else:
+        if not start:
+            os.close(handle)
+            raise ManifestError([Problem("is a pipe that nobody writes into", where=shown)])
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "rb") as stream:
+        return keep(stream, shown, form, start)
+
+
+def keep(stream: BinaryIO, shown: str, form: str, start: bytes = b"") -> Source:
     """The stream's bytes are in a file of our own, which goes with the Source: a head may come after the rows."""
     handle, name = tempfile.mkstemp(prefix="oxenbatch-")
     try:
         with os.fdopen(handle, "wb") as file:
+            file.write(start)
             shutil.copyfileobj(stream, file)
         source = Source(Path(name), shown, form)
     except BaseException:
@@ -214,11 +237,20 @@ class Entry:
     """A table's header; its cells are text whose type is not known yet, empty ones left out."""
     by_hand: bool = False
     """Written in YAML: a field that the model does not list is meant, and no leftover of a data set."""
+    find: Finder | None = None
 
     @property
     def where(self) -> str:
         """`file:line`."""
         return f"{self.shown}:{self.line}"
+
+    def spot(self, *path: str | int, name: bool = False) -> str:
+        """`file:line:column` of a field's value, or of its name; of what is around it where it is not written."""
+        if self.find is not None:
+            for length in range(len(path), -1, -1):
+                if found := self.find(path[:length], "name" if name and length else "value"):
+                    return f"{self.shown}:{found[0]}:{found[1]}"
+        return f"{self.where}:1"
 
 
 @dataclass(frozen=True, slots=True)

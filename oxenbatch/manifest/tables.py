@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from oxenbatch.errors import Problem, printable
 from oxenbatch.manifest.source import LONGEST_LINE, Entry, Faulty, Source, entry
+from oxenbatch.manifest.spots import csv_starts, in_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,8 +22,8 @@ MOST_CELL_LINES: Final = 1_000  # no prompt has a thousand lines; it also bounds
 MOST_CELL_CHARACTERS: Final = 2**20  # ten times the longest prompt
 MOST_COLUMNS: Final = 1_000
 
-Record = tuple[list[str], int]
-"""The cells, and the line on which they begin."""
+Record = tuple[list[str], int, str]
+"""The cells, the line on which they begin, and the text as it was written."""
 
 
 def read_text(source: Source) -> Iterator[Entry | Problem]:
@@ -35,65 +39,68 @@ def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
     """Each record under the header's names; a record that does not fit is a problem, and the next one is read."""
     with source.lines() as lines:
         records = csv_records(lines, source.shown) if source.form == "csv" else TsvRecords(lines)
+        starts = csv_starts if source.form == "csv" else tsv_starts
         columns: tuple[str, ...] | None = None
         for record in records:
             if isinstance(record, Problem):
                 yield Faulty([record]) if columns is not None else record
                 continue
-            cells, line = record
+            cells, line, raw = record
             if columns is None:
-                columns = tuple(name.strip() for name in cells)
-                problems = _header_problems(columns, source, line)
+                header, columns = (raw, line), tuple(name.strip() for name in cells)
+                places = {name.casefold(): number for number, name in enumerate(columns)}
+                problems = _header_problems(columns, source, raw, line)
                 if problems:
                     yield from problems
                     return
                 continue
             if len(cells) > len(columns):
                 words = f"has {len(cells)} cells, expected at most {len(columns)} as in the header{_quotes(source)}"
-                yield Faulty([entry(words, source.shown, line)])
+                yield Faulty([Problem(words, where=_spot(source, raw, line, starts(raw), len(columns)))])
                 continue
             fields = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
             if fields.pop("", None) is not None:
                 words = "has a cell in a column without a name; name the column in the header"
-                yield Faulty([entry(words, source.shown, line)])
+                yield Faulty([Problem(words, where=_spot(source, raw, line, starts(raw), columns.index("")))])
                 continue
-            yield Entry(fields, source.shown, line, columns)
+            find = partial(in_record, raw, line, starts, header, places)
+            yield Entry(fields, source.shown, line, columns, find=find)
+
+
+def _spot(source: Source, raw: str, line: int, starts: Iterable[int], number: int) -> str:
+    """`file:line:column` of the record's cell of that number, counted from 0."""
+    at = next(itertools.islice(starts, number, None), 0)
+    return f"{source.shown}:{line + raw.count(chr(10), 0, at)}:{at - raw.rfind(chr(10), 0, at)}"
 
 
 def _quotes(source: Source) -> str:
     return "; a cell that holds a comma is written in double quotes" if source.form == "csv" else ""
 
 
-def _header_problems(columns: tuple[str, ...], source: Source, line: int) -> list[Problem]:
+def _header_problems(columns: tuple[str, ...], source: Source, raw: str, line: int) -> list[Problem]:
     problems: list[Problem] = []
+    starts = csv_starts if source.form == "csv" else tsv_starts
     other = {"csv": (";", "\t"), "tsv": (",", ";")}[source.form]
     if len(columns) == 1:
         for mark in other:
             if mark in columns[0]:
-                problems.append(
-                    entry(
-                        f"the header's only column is '{printable(columns[0], 80)}', expected columns separated by "
-                        f"{'commas' if source.form == 'csv' else 'tabs'}; save it so, or use "
-                        f"{'--format tsv or the extension .tsv' if mark == chr(9) else 'another format'}",
-                        source.shown,
-                        line,
-                    )
+                words = (
+                    f"the header's only column is '{printable(columns[0], 80)}', expected columns separated by "
+                    f"{'commas' if source.form == 'csv' else 'tabs'}; save it so, or use "
+                    f"{'--format tsv or the extension .tsv' if mark == chr(9) else 'another format'}"
                 )
-                return problems
+                return [Problem(words, where=f"{source.shown}:{line}:{columns[0].index(mark) + 1}")]
     if len(columns) > MOST_COLUMNS:
         return [entry(f"has {len(columns)} columns, expected at most {MOST_COLUMNS}", source.shown, line)]
     seen: dict[str, str] = {}
-    for name in columns:
+    for number, name in enumerate(columns):
         key = name.casefold()
         if name and key in seen:
-            problems.append(
-                entry(
-                    f"two columns are named '{printable(seen[key], 80)}' and '{printable(name, 80)}', "
-                    "expected names that differ by more than case; rename one",
-                    source.shown,
-                    line,
-                )
+            words = (
+                f"two columns are named '{printable(seen[key], 80)}' and '{printable(name, 80)}', "
+                "expected names that differ by more than case; rename one"
             )
+            problems.append(Problem(words, where=_spot(source, raw, line, starts(raw), number)))
         seen.setdefault(key, name)
     return problems
 
@@ -101,7 +108,8 @@ def _header_problems(columns: tuple[str, ...], source: Source, line: int) -> lis
 def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
     """RFC 4180 by the standard library's reader, strict about quotes; empty lines are skipped."""
     csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, is less than a picture as a data: address
-    reader = csv.reader(lines, strict=True)
+    taken: list[str] = []
+    reader = csv.reader(_keeping(lines, taken), strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -109,10 +117,23 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield entry(f"is not strict CSV: {_csv_words(str(error))}", shown, line)
+            raw = "".join(taken)
+            at = max(csv_starts(raw))
+            place = f"{shown}:{line + raw.count(chr(10), 0, at)}"
+            column = at - raw.rfind("\n", 0, at)
+            yield entry(f"is not strict CSV: {_csv_words(str(error))}", place, column)
+            taken.clear()
             continue
         if cells:
-            yield cells, line
+            yield cells, line, taken[0] if len(taken) == 1 else "".join(taken)
+        taken.clear()
+
+
+def _keeping(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    """The lines; those of the record that is being read are in `taken` as well."""
+    for line in lines:
+        taken.append(line)
+        yield line
 
 
 def _csv_words(words: str) -> str:
@@ -136,6 +157,9 @@ class TsvRecords:
         self._waiting: deque[str] = deque()
         self._number = 0
         self._width = 0
+        self._taken = ""
+        self.starts: list[int] = []
+        """Where the cells of the last record with quotes in it begin."""
 
     def __iter__(self) -> Iterator[Record]:
         while (line := self._next()) is not None:
@@ -143,9 +167,10 @@ class TsvRecords:
             text = line.removesuffix("\n").removesuffix("\r")
             if not text:
                 continue
+            self._taken = line
             cells = self._cells(text, line) if text[0] == '"' or '\t"' in text else text.split("\t")
             self._width = self._width or len(cells)
-            yield cells, number
+            yield cells, number, self._taken
 
     def _next(self) -> str | None:
         line = self._waiting.popleft() if self._waiting else next(self._lines, None)
@@ -156,7 +181,9 @@ class TsvRecords:
     def _cells(self, text: str, line: str) -> list[str]:
         cells: list[str] = []
         at = 0
+        self.starts = []
         while True:
+            self.starts.append(at)
             if text.startswith('"', at):
                 closing, text, line = self._closing(text, line, at)
                 if closing:
@@ -182,6 +209,7 @@ class TsvRecords:
                 quote = grown.find('"', quote + 2)
             if quote >= 0:
                 if (quote + 1 == len(grown) or grown[quote + 1] == "\t") and not self._stray(line, taken):
+                    self._taken += "".join(taken)
                     return quote, grown, raw
                 break
             more = None
@@ -202,3 +230,17 @@ class TsvRecords:
         if len(taken) <= LONG_CELL_LINES:
             return False
         return all(one.count("\t") + 1 == self._width for one in [line, *taken])
+
+
+def tsv_starts(raw: str) -> Iterator[int]:
+    """Where each cell of a TSV record begins."""
+    text = raw.removesuffix("\n").removesuffix("\r")
+    if text[:1] != '"' and '\t"' not in text:
+        at = 0
+        yield 0
+        while (at := text.find("\t", at) + 1) > 0:
+            yield at
+        return
+    records = TsvRecords(io.StringIO(raw, newline="\n"))
+    next(iter(records), None)
+    yield from records.starts

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEEPEST: Final = 64  # levels; parameters of models have three or four, and the parser's time grows with the square
+Marks: TypeAlias = "dict[tuple[str | int, ...], tuple[Event, Event]]"
+"""The events of each path's name, and of its value."""
 Shape: TypeAlias = "Mapping[str, Any] | Literal['text'] | None"
 """Where text is expected: `text` means that every plain scalar is its own characters, a mapping says it by key."""
+
+MARKED: Final = 1_000  # entries of a list whose places are kept; an axis may have 100,000, and each event weighs 1 kB
 
 LARGEST_NUMBER: Final = 2**64  # seeds have 64 bits; what is longer was meant as text
 
@@ -97,6 +101,8 @@ class Composer:
         self.shown = shown
         self.problems: list[Problem] = []
         """What is wrong and could be read past; the caller takes them out."""
+        self.marks: Marks = {}
+        """Where the fields of the mappings that were read stand; the caller puts in a new one for each row."""
         self._events: Iterator[Event] = yaml.parse(stream, Loader=yaml.CSafeLoader)
 
     def next(self) -> Event:
@@ -174,8 +180,11 @@ class Composer:
             pass
         return None
 
-    def node(self, event: Any, shape: Shape = None, depth: int = 1) -> Any:
-        """The value of the node that begins with the event; what is wrong inside it is noted and reads as None."""
+    def node(self, event: Any, shape: Shape = None, path: tuple[str | int, ...] = ()) -> Any:
+        """The value of the node that begins with the event; what is wrong inside it is noted and reads as None.
+
+        `path` leads to it from the value that `marks` are about.
+        """
         kind = type(event)
         if kind is ScalarEvent:
             if event.anchor is not None or event.tag is not None:
@@ -195,32 +204,39 @@ class Composer:
         if kind is AliasEvent:
             self.wrong("is an alias (*), which is not supported; write the value out", event)
             return None
-        if depth > DEEPEST:
+        if len(path) >= DEEPEST:
             raise self.fault(f"is nested deeper than {DEEPEST} levels", event)
         if event.anchor is not None or event.tag is not None:
             self._mind(event)
         if kind is MappingStartEvent:
-            return self._mapping(shape, depth)
+            return self._mapping(shape, path)
         if kind is SequenceStartEvent:
             entries: list[Any] = []
             while type(event := self.next()) is not SequenceEndEvent:
-                entries.append(self.node(event, shape, depth + 1))
+                inside = (*path, len(entries))
+                if len(entries) < MARKED:
+                    self.marks[inside] = event, event
+                entries.append(self.node(event, shape, inside))
             return entries
         raise self.fault("is not a value", event)
 
-    def _mapping(self, shape: Shape, depth: int) -> dict[str, Any]:
+    def _mapping(self, shape: Shape, path: tuple[str | int, ...]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         keys: dict[str, Event] = {}
+        marks = self.marks
         while type(event := self.next()) is not MappingEndEvent:
             key = self.key(event)
             inner = shape if key is None or not shape or shape == "text" else shape.get(key.casefold())
-            value = self.node(self.next(), inner, depth + 1)
+            first = self.next()
+            inside = (*path, key or "")
+            value = self.node(first, inner, inside)
             if key is None:
                 continue
             if key in keys:
                 self.twice(key, keys[key], event)
             else:
                 values[key], keys[key] = value, event
+                marks[inside] = event, first
         return values
 
     def twice(self, key: str, first: Event, second: Event) -> None:

@@ -24,7 +24,7 @@ from oxenbatch.runner.desk import Desk, ModelFacts
 from oxenbatch.runner.fetching import Fetching
 from oxenbatch.runner.listening import Listening
 from oxenbatch.runner.sending import Sending
-from oxenbatch.runner.summary import Summary, summarise
+from oxenbatch.runner.summary import Summary, standing, summarise
 from oxenbatch.runner.watching import Watching
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from oxenbatch.ledger.clerk import Clerk
     from oxenbatch.reserve import Reserve
 
-__all__ = ["Bell", "ModelFacts", "Runner", "Summary"]
+__all__ = ["Bell", "ModelFacts", "Runner", "Summary", "standing"]
 
 DRAIN_S: Final = 15.0  # open POSTs may answer for so long after Ctrl-C
 HEARTBEAT_S: Final = 5.0

@@ -57,6 +57,20 @@ class Summary:
         return sum(self.counts[x] for x in (JobState.FAILED, JobState.CANCELLED, JobState.UNFETCHABLE))
 
 
+def standing(ledger: Ledger, code: int, reason: str) -> Summary:
+    """How the batch stands where nothing was tried: `code` is why, where anything is left to do."""
+    counts = reads.counts(ledger)
+    batch = reads.batch(ledger)
+    summary = Summary(0, counts, reads.charged(ledger), batch.committed if batch else Decimal(0), 0)
+    codes = {4} if summary.held else set()
+    codes |= {3} if summary.failed else set()
+    if summary.active + summary.pending:
+        codes.add(code)
+        summary.reasons.append(reason)
+    summary.exit_code = gravest(codes)
+    return summary
+
+
 def summarise(ledger: Ledger, desk: Desk) -> Summary:
     """How the run ended: the ledger's counts, the reasons, and the exit code that says who has to act."""
     counts = reads.counts(ledger)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import jsonschema_rs
 
+from oxenbatch.catalog.faults import Fault, faults_of
 from oxenbatch.errors import printable
 from oxenbatch.jobs import PER_POST
 from oxenbatch.prices import estimate
@@ -88,6 +89,18 @@ class Model:
         """What the hub fills in where the parameter is not sent; None where the schema does not say."""
         return (self._properties or {}).get(name, {}).get("default")
 
+    def as_data(self) -> dict[str, Any]:
+        """The model as the hub would have said it."""
+        output = [self.media_type] if self.media_type else ["text"] if self.text_only else []
+        return {
+            "id": self.id,
+            "display_name": self.display_name,
+            "summary": self.summary,
+            "capabilities": {"output": output},
+            "pricing": self.pricing,
+            "request_schema": self.schema,
+        }
+
     def price(self, parameters: Mapping[str, Any]) -> Decimal | None:
         """The estimated dollars of ONE generation, None where it cannot be told; see `prices.estimate`."""
         return estimate(self.pricing, self._properties or {}, parameters)
@@ -159,9 +172,10 @@ class Catalog:
         return [by_key[key] for key in near]
 
     def search(self, text: str) -> list[Model]:
-        """Models whose id, name or summary holds every word of the text, without case."""
+        """Models whose id, name, summary or medium holds every word of the text, without case."""
         words = text.casefold().split()
-        return [m for m in self if all(w in f"{m.id} {m.display_name} {m.summary}".casefold() for w in words)]
+        told = ((m, f"{m.id} {m.display_name} {m.summary} {m.media_type or ''}".casefold()) for m in self)
+        return [model for model, about in told if all(word in about for word in words)]
 
     def digest(self, models: Iterable[str] | None = None) -> str:
         """The tagged hash of these models' schemas (None: all): it changes when a row could be read differently."""
@@ -174,7 +188,7 @@ class Catalog:
 
     def to_json(self) -> str:
         """The catalogue as the hub would have sent it, for `from_json`."""
-        return json.dumps({"fetched_at": self.fetched_at, "data": [_entry(model) for model in self]})
+        return json.dumps({"fetched_at": self.fetched_at, "data": [model.as_data() for model in self]})
 
     @classmethod
     def from_json(cls, text: str) -> Catalog:
@@ -183,8 +197,8 @@ class Catalog:
         at = payload.get("fetched_at") if isinstance(payload, dict) else None
         return cls.from_answer(payload, fetched_at=at if isinstance(at, int | float) else None)
 
-    def check(self, model_id: str, parameters: Mapping[str, Any]) -> list[str]:
-        """What the model's schema has against the parameters, a sentence each: `duration is 7, expected one of 5, 10`.
+    def check(self, model_id: str, parameters: Mapping[str, Any]) -> list[Fault]:
+        """What the model's schema has against the parameters, each a sentence: `duration is 7, expected one of 5, 10`.
 
         Empty where the model, or its schema, is not known. A seed of `auto` is ours and is not held against it.
         """
@@ -199,14 +213,15 @@ class Catalog:
         try:
             if validator.is_valid(parameters):
                 return []
-            sentences = []
+            faults: list[Fault] = []
+            known = self._models[model_id].properties() or {}
             for error in validator.iter_errors(parameters):
-                sentences += _sentences(error, self._models[model_id])
-                if len(sentences) >= _SHOWN_ERRORS:
+                faults += faults_of(error, model_id, known)
+                if len(faults) >= _SHOWN_ERRORS:
                     break
-            return sentences
+            return faults
         except (ValueError, TypeError) as error:
-            return [f"its parameters cannot be checked: {printable(error, 200)}"]
+            return [Fault((), f"more than can be checked: {printable(error, 200)}")]
 
     def _compiled(self, model_id: str) -> jsonschema_rs.Validator | None:
         model = self._models.get(model_id)
@@ -242,18 +257,6 @@ def _model(model_id: str, entry: dict[str, Any]) -> Model:
         summary=str(entry.get("summary") or entry.get("description") or ""),
         text_only=text_only,
     )
-
-
-def _entry(model: Model) -> dict[str, Any]:
-    output = [model.media_type] if model.media_type else ["text"] if model.text_only else []
-    return {
-        "id": model.id,
-        "display_name": model.display_name,
-        "summary": model.summary,
-        "capabilities": {"output": output},
-        "pricing": model.pricing,
-        "request_schema": model.schema,
-    }
 
 
 def _media(entry: dict[str, Any], pricing: dict[str, Any]) -> tuple[Literal["image", "video"] | None, bool]:
@@ -293,86 +296,3 @@ def _of_a_row(schema: dict[str, Any]) -> dict[str, Any]:
     if isinstance(listed, dict) and "prompt" not in listed:
         adjusted["properties"] = {**listed, "prompt": True}
     return adjusted
-
-
-_TYPES: Final = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
-
-
-def kinds(names: Iterable[str]) -> str:
-    """JSON Schema's type names in words: `a whole number or text`."""
-    return " or ".join(_TYPES.get(name, name) for name in names)
-
-
-def shown(value: Any, limit: int = 60) -> str:
-    """A value as a person would write it: text in quotes, the rest as JSON."""
-    if isinstance(value, str):
-        return f"'{printable(value, limit)}'"
-    try:
-        return printable(json.dumps(value, ensure_ascii=False), limit)
-    except (TypeError, ValueError, RecursionError):
-        return printable(repr(value), limit)
-
-
-def _place(path: Iterable[str | int]) -> str:
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return printable(text.lstrip("."), 80)
-
-
-def _sentences(error: jsonschema_rs.ValidationError, model: Model) -> list[str]:
-    kind: Any = error.kind
-    place = _place(error.instance_path)
-    if kind.name in {"additionalProperties", "unevaluatedProperties"}:
-        return [_stranger(".".join(filter(None, (place, str(name)))), model) for name in kind.unexpected]
-    if kind.name == "required":
-        name = ".".join(filter(None, (place, str(kind.property))))
-        return [f"{printable(name, 80)} is missing, and the model needs it"]
-    return [f"{place or 'the request'} is {shown(error.instance)}, expected {_expected(error)}"]
-
-
-def _stranger(name: str, model: Model) -> str:
-    near = difflib.get_close_matches(name, model.properties() or {}, n=1)
-    hint = f"; did you mean {printable(near[0], 80)}?" if near else ""
-    return f"{printable(name, 80)} is not a parameter of {printable(model.id, 80)}{hint}"
-
-
-_LIMITS: Final = {
-    "minimum": "at least {}",
-    "maximum": "at most {}",
-    "exclusiveMinimum": "more than {}",
-    "exclusiveMaximum": "less than {}",
-    "minLength": "at least {} characters",
-    "maxLength": "at most {} characters",
-    "minItems": "at least {} entries",
-    "maxItems": "at most {} entries",
-    "multipleOf": "a multiple of {}",
-    "pattern": "text that matches {}",
-    "format": "text in the format {}",
-    "const": "{}",
-}
-
-
-def _expected(error: jsonschema_rs.ValidationError, depth: int = 0) -> str:
-    kind: Any = error.kind
-    if kind.name == "type":
-        return kinds(kind.types)
-    if kind.name == "enum":
-        plain = isinstance(error.instance, str)  # else the quotes are what is missing: 5 where '5' is expected
-        options = [o if plain and isinstance(o, str) else shown(o) for o in kind.options]
-        more = f" or {len(options) - 30} others" if len(options) > 30 else ""
-        return "one of " + printable(", ".join(options[:30]), 600) + more
-    if kind.name in _LIMITS:
-        return _LIMITS[kind.name].format(printable(kind.value, 120))
-    if kind.name == "uniqueItems":
-        return "no entry twice"
-    if kind.name in ("anyOf", "oneOf") and depth < 3 and hasattr(kind, "context"):
-        choices = [_expected(branch[0], depth + 1) for branch in kind.context if branch]
-        return ", or ".join(dict.fromkeys(choices)) or "what one of the schema's variants allows"
-    return f"what the model's schema allows ({printable(error.message, 200)})"
