@@ -22,7 +22,7 @@ from oxenbatch.catalog import Catalog
 from oxenbatch.hub import Hub, HubTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MISSED_MAX: Final = 20  # unlisted models that are looked up: a manifest with more has another fault
 
@@ -87,6 +87,14 @@ def load_cached(folder: Path, origin: str) -> Catalog | None:
         return Catalog.from_answer(kept["payload"], fetched_at=float(kept["fetched_at"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def all_cached(folder: Path) -> Iterator[Catalog]:
+    """Every catalogue that `save` has kept, of whatever hub."""
+    for path in sorted(folder.glob("models-*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            kept = json.loads(path.read_text("utf-8"))
+            yield Catalog.from_answer(kept["payload"], fetched_at=float(kept["fetched_at"]))
 
 
 def save(folder: Path, origin: str, payload: Any, *, now: float | None = None) -> Path:

@@ -19,6 +19,7 @@ from platformdirs import user_config_path, user_data_path
 
 from oxenbatch.errors import ConfigProblem, printable
 from oxenbatch.ledger.book import BUSY_TIMEOUT_S, to_nanos
+from oxenbatch.ledger.runs import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +151,7 @@ class Account:
             "select pid, active from batches where hub = ? and ledger <> ? and pid is not null and active > 0",
             (self.hub, self._ledger),
         ).fetchall()
-        taken: int = active + sum(count for pid, count in others if _is_alive(pid))
+        taken: int = active + sum(count for pid, count in others if is_alive(pid))
         return max(0, self.limits.concurrency - taken)
 
     def _nanos(self, day: str) -> int | None:
@@ -170,13 +171,3 @@ class Room:
     nanos: int | None
     taken: int = 0
     nanos_taken: int = 0
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

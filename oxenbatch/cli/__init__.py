@@ -16,7 +16,7 @@ from oxenbatch.errors import ManifestError, OxenbatchError
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "oxenbatch.cli.run:run",
-    "status": "oxenbatch.cli.read:status",
+    "status": "oxenbatch.cli.status:status",
     "ls": "oxenbatch.cli.read:ls",
     "show": "oxenbatch.cli.read:show",
     "retry": "oxenbatch.cli.decide:retry",
@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
+    "completion": "oxenbatch.cli.completion:completion",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted

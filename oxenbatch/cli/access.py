@@ -7,6 +7,8 @@ import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import click
+
 from oxenbatch.cli.options import option
 from oxenbatch.errors import MachineError, UsageProblem, printable
 from oxenbatch.ledger import reads
@@ -21,6 +23,13 @@ LEDGER: Final = "ledger.db"
 MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def batch_argument(*names: str, **kwargs: Any) -> Callable[[F], F]:
+    """An argument that names batches, and that the shell completes."""
+    from oxenbatch.cli.completion import complete_batch  # noqa: PLC0415 - it asks us what a batch is
+
+    return click.argument(*names, shell_complete=complete_batch, **kwargs)
 
 
 def ledgers_of(name: str) -> list[Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +53,11 @@ def option(*names: str, **kwargs: Any) -> Callable[[Any], Any]:
     variable = "OXENBATCH_" + flag.removeprefix("--").upper().replace("-", "_")
     also = kwargs.pop("also_envvar", ())
     return click.option(*names, envvar=[variable, *also], **kwargs)
+
+
+def screen_width() -> int | None:
+    """How many cells wide the terminal is that stdout goes to; None where it goes elsewhere, and nothing is cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def dollars(amount: Decimal) -> str:

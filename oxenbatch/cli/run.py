@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from oxenbatch.cli.completion import complete_manifest, complete_model
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
 from oxenbatch.cli.progress import Progress
+from oxenbatch.cli.recall import command_of
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from oxenbatch.access import Access
     from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
+    from oxenbatch.cli.progress import Sink
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
     from oxenbatch.runner import Summary
@@ -34,10 +37,12 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 
 
 @click.command(short_help="Make every file that a manifest asks for; starting is resuming.")
-@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...", shell_complete=complete_manifest)
 @option("-o", "--output", type=click.Path(path_type=Path), help="The output folder, in place of the manifest's own.")
 @option("-c", "--concurrency", type=click.IntRange(1, 1000), help="Generations active at the hub, at most. [8]")
-@option("--model", help="The model for rows that name none; over the manifest's defaults.")
+@option(
+    "--model", shell_complete=complete_model, help="The model for rows that name none; over the manifest's defaults."
+)
 @option(
     "-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter for every row; a row's own wins."
 )
@@ -114,6 +119,7 @@ class RunCommand:
             file=options["log_file"],
         )
         self.summaries: list[tuple[Plan, Summary]] = []
+        self.sinks: list[Sink] = []
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -200,6 +206,7 @@ class RunCommand:
         self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
     ) -> int:
         from oxenbatch.batch import Batch  # noqa: PLC0415
+        from oxenbatch.cli.observe import Observer  # noqa: PLC0415
 
         limits = self._limits(manifest)
         batch = Batch(
@@ -213,12 +220,17 @@ class RunCommand:
             retry_failed=self.options["retry_failed"],
             rebuild=self.options["rebuild"],
             ledger=self.options["ledger"],
+            command=command_of(
+                click.get_current_context(),
+                str(manifest.path or "-"),
+                date if manifest.dated or manifest.uses_date else None,
+            ),
         )
         if self.options["dry_run"]:
             return self._dry_run(batch)
         with batch as plan:
             self._announce(plan)
-            summary = batch.run(plan, self.progress.watch)
+            summary = batch.run(plan, Observer(self.progress, self.sinks).watch)
         self.summaries.append((plan, summary))
         self._report(plan, summary)
         return summary.exit_code
@@ -277,13 +289,13 @@ class RunCommand:
         )
 
     def _report(self, plan: Plan, summary: Summary) -> None:
-        from oxenbatch.cli.read import failure_lines  # noqa: PLC0415
+        from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
 
         if self.quiet and summary.exit_code == 0:
             return
         for reason in summary.reasons:
             click.echo(f"stopped: {printable(reason)}", err=True)
-        for line in failure_lines(plan.ledger, plan.folder):
+        for line in why_not_done(plan.ledger):
             click.echo(line, err=True)
         click.echo(
             f"{printable(plan.folder)}: {plural(summary.done, 'file')},"

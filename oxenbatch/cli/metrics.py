@@ -1,0 +1,1 @@
+"""How a run goes on, as a text file for Prometheus."""

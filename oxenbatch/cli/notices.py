@@ -1,0 +1,1 @@
+"""Tells people that a run has ended, or that something is held: mail, Slack and a hundred others, through apprise."""
