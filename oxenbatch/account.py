@@ -112,6 +112,10 @@ class Account:
         ).fetchall()
         return [path for row in rows if (path := Path(row[0])).is_file()]
 
+    def forget(self) -> None:
+        """This ledger is in the register no more."""
+        self._conn.execute("delete from batches where ledger = ?", (self._ledger,))
+
     @property
     def is_limited(self) -> bool:
         """Whether the configuration sets a limit for all batches together."""

@@ -29,12 +29,17 @@ def find_key(hub: str, environ: Mapping[str, str] = os.environ) -> str:
 
     `KeyRefused` where there is none, `ConfigProblem` where the file cannot be used.
     """
+    return key_and_place(hub, environ)[0]
+
+
+def key_and_place(hub: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """The key for this hub, and where it was found; raises as `find_key` does."""
     if key := environ.get(KEY_VARIABLE, "").strip():
-        return key
+        return key, KEY_VARIABLE
     path = config_folder(environ) / CONFIG_FILE
     host = _bare(hub) or ""
     if found := _key_in(path, host):
-        return found
+        return found, str(path)
     raise KeyRefused(
         f"no key for {printable(host)}: set {KEY_VARIABLE}, or run `oxen config --auth {printable(host)} KEY` (it"
         f" writes {printable(path)}); to try everything without a key, and without paying, add --sandbox"

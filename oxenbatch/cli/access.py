@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from oxenbatch.cli.options import option
-from oxenbatch.errors import MachineError, UsageProblem, printable
+from oxenbatch.cli.options import MANIFESTS, option
+from oxenbatch.errors import MachineError, UsageProblem, did_you_mean, printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from oxenbatch.access import Access
 
 LEDGER: Final = "ledger.db"
-MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -38,10 +37,13 @@ def ledgers_of(name: str) -> list[Path]:
     if path.is_dir():
         found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"))
         if not found:
-            raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there")
+            raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there;"
+                               " `oxenbatch run MANIFEST` begins one")  # fmt: skip
         return found
     if not path.exists():
-        raise UsageProblem(f"{printable(name)} does not exist: name an output folder or a manifest")
+        beside = [str(one) for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(str(path), beside)
+        raise UsageProblem(f"{printable(name)} does not exist{near}: name an output folder or a manifest")
     if path.suffix.lower() not in MANIFESTS:
         return [path]
     from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - a folder does not need it

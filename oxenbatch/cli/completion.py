@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
+from oxenbatch.cli.options import MANIFESTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,7 +39,7 @@ def complete_manifest(ctx: click.Context, param: click.Parameter, incomplete: st
 
 
 def _batches(incomplete: str, *, batches: bool = True) -> Iterator[str]:
-    from oxenbatch.cli.access import LEDGER, MANIFESTS  # noqa: PLC0415 - it completes batches with us
+    from oxenbatch.cli.access import LEDGER  # noqa: PLC0415 - it completes batches with us
 
     head, _, begun = incomplete.rpartition("/")
     folder = Path(os.path.expanduser(head + "/" if head or incomplete.startswith("/") else "."))  # noqa: PTH111 - `~` alone too

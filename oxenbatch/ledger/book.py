@@ -23,6 +23,7 @@ from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, migrate
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+SQLITE: Final = sqlite3.sqlite_version
 BUSY_TIMEOUT_S: Final = 30.0  # `status` and `retry` beside a run wait for its commits, which take milliseconds
 
 
