@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,12 +19,12 @@ from platformdirs import user_config_path, user_data_path
 from oxenbatch.errors import ConfigProblem, printable
 from oxenbatch.ledger.book import BUSY_TIMEOUT_S, to_nanos
 from oxenbatch.ledger.runs import is_alive
+from oxenbatch.settings import CONFIG, user_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME: Final = "account.db"
-CONFIG: Final = "config.toml"
 
 _TABLES: Final = """
 create table if not exists batches (
@@ -57,16 +56,8 @@ class AccountLimits:
 
 def read_limits(path: Path | None = None) -> AccountLimits:
     """The limits in the user's `config.toml`; `ConfigProblem` where it says what cannot be used."""
+    content = user_config(path)
     path = path or user_config_path("oxenbatch") / CONFIG
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except FileNotFoundError:
-        return AccountLimits()
-    except (OSError, ValueError) as error:
-        raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
-    known = {"concurrency", "max_cost_per_day"}
-    if strangers := sorted(content.keys() - known):
-        raise ConfigProblem(f"{printable(path)}: {printable(strangers[0])} is no setting; known are {sorted(known)}")
     concurrency, cost = content.get("concurrency"), content.get("max_cost_per_day")
     if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
         raise ConfigProblem(f"{printable(path)}: concurrency is {concurrency!r}, expected a whole number from 1")

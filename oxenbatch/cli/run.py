@@ -16,6 +16,7 @@ import click
 
 from oxenbatch.cli.completion import complete_manifest, complete_model
 from oxenbatch.cli.logs import set_up
+from oxenbatch.cli.nightly import Night
 from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
 from oxenbatch.cli.progress import Progress
 from oxenbatch.cli.recall import command_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from oxenbatch.access import Access
     from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
-    from oxenbatch.cli.progress import Sink
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
     from oxenbatch.runner import Summary
@@ -83,9 +83,14 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
-@option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True)
+@option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True,
+        help="A live picture, or a line at most every 30 s for screen readers and logs.")  # fmt: skip
 @option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of log lines.")
 @option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Write what happens to this file as well.")
+@option("--metrics-file", type=click.Path(dir_okay=False, path_type=Path),
+        help="Keep this text file up to date for Prometheus.")  # fmt: skip
+@option("--notify", multiple=True, metavar="URL", help="Tell this address how it ended (mailto://, slack://, …).")
+@option("--heartbeat", metavar="URL", help="Call this address at the start, and at the end as it went.")
 @option("--json", "as_json", is_flag=True, help="The run's summary on stdout, as JSON.")
 def run(manifests: tuple[str, ...], **options: Any) -> None:
     """Make every file that the manifests ask for.
@@ -101,7 +106,10 @@ def run(manifests: tuple[str, ...], **options: Any) -> None:
     """
     if len(manifests) > 1 and (options["output"] or options["ledger"]):
         raise click.UsageError("each manifest has its own output: with -o or --ledger, give one manifest")
-    sys.exit(RunCommand(options).run_all(manifests))
+    command = RunCommand(options)
+    with command.night as night:
+        night.code = command.run_all(manifests)
+    sys.exit(night.code)
 
 
 class RunCommand:
@@ -119,7 +127,7 @@ class RunCommand:
             file=options["log_file"],
         )
         self.summaries: list[tuple[Plan, Summary]] = []
-        self.sinks: list[Sink] = []
+        self.night = Night(options)
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -139,6 +147,7 @@ class RunCommand:
                         break
         except OxenbatchError as error:
             tell(error)
+            self.night.failed(error)
             codes.add(error.exit_code)
         code = gravest(codes)
         self._tell(code)
@@ -230,8 +239,9 @@ class RunCommand:
             return self._dry_run(batch)
         with batch as plan:
             self._announce(plan)
-            summary = batch.run(plan, Observer(self.progress, self.sinks).watch)
+            summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
         self.summaries.append((plan, summary))
+        self.night.ended(manifest.name, plan, summary)
         self._report(plan, summary)
         return summary.exit_code
 
@@ -297,8 +307,10 @@ class RunCommand:
             click.echo(f"stopped: {printable(reason)}", err=True)
         for line in why_not_done(plan.ledger):
             click.echo(line, err=True)
+        nothing = not summary.sends and not summary.exit_code and summary.done == plan.counts["downloaded"]
         click.echo(
-            f"{printable(plan.folder)}: {plural(summary.done, 'file')},"
+            f"{printable(plan.folder)}: {'nothing to do: all there, ' if nothing else ''}"
+            f"{plural(summary.done, 'file')},"
             f" {'would cost ' if self.options['sandbox'] else ''}${dollars(summary.cost)}"
             f"{'' if self.options['sandbox'] else ' charged'},"
             f" {plural(summary.sends, 'request')} sent in this run",
@@ -309,15 +321,17 @@ class RunCommand:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
         if self.options["as_json"]:
             click.echo(json.dumps({"exit_code": code, "batches": [_as_json(*pair) for pair in self.summaries]}))
-        if (self.quiet and code == 0) or self.options["dry_run"]:
+        if self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]
-        click.echo(
-            f"oxenbatch: exit={code} done={sum(x.done for x in s)} active={sum(x.active for x in s)}"
+        line = (
+            f"exit={code} done={sum(x.done for x in s)} active={sum(x.active for x in s)}"
             f" pending={sum(x.pending for x in s)} held={sum(x.held for x in s)} failed={sum(x.failed for x in s)}"
-            f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}",
-            err=True,
+            f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}"
         )
+        self.night.told(line)
+        if code or not self.quiet:
+            click.echo(f"oxenbatch: {line}", err=True)
 
 
 def _as_json(plan: Plan, summary: Summary) -> dict[str, Any]:

@@ -94,6 +94,8 @@ class View:
     left_at_least: bool
     """A model that is still to come has not been seen yet."""
     failures: tuple[str, ...]
+    counts: dict[JobState, int]
+    mood: Mood
     moods: tuple[str, ...]
     """What slows or stops the run, a sentence each; none while all goes well."""
     running: bool
@@ -186,6 +188,8 @@ def view_of(
         left_s=left,
         left_at_least=at_least,
         failures=failure_words(seen.failures),
+        counts=dict(seen.counts),
+        mood=mood,
         moods=tuple(mood_words(mood, seen, now=now)) if running else (),
         running=running,
         heading=heading,
