@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from oxenbatch.access import Access
 
 LEDGER: Final = "ledger.db"
+
+KEY: Final = re.compile(r"r1:[0-9a-f]{64}#1")  # the first of equal rows: its beginning names it alone
+KEY_SHOWN: Final = 19
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -80,6 +84,11 @@ def hub_options(command: F) -> F:
     command = option("--sandbox", is_flag=True, help="Ask the stand-in hub that made this batch.")(command)
     hub_help = "The hub's address. [the one that made the batch]"
     return option("--hub", also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
+
+
+def short_name(job: str) -> str:
+    """What a person types for the job: its id, or the beginning of its key, which is a hash."""
+    return job[:KEY_SHOWN] if KEY.fullmatch(job) else job
 
 
 @contextlib.contextmanager

@@ -40,6 +40,10 @@ NAMES: Final = {
 """Each metric and what it says."""
 BY_BATCH: Final = frozenset(list(NAMES)[:8])
 """Those that have a label `batch`, the manifest's name."""
+WHILE_RUNNING: Final = frozenset(
+    {"oxenbatch_seconds_left", "oxenbatch_hub_unreachable_seconds", "oxenbatch_hub_announces"}
+)
+"""Those that say nothing any more once the run is over, and are left out then."""
 
 
 class Metrics:
@@ -85,11 +89,12 @@ class Metrics:
         self._set("oxenbatch_charged_dollars", cost, batch=batch)
         self._set("oxenbatch_committed_dollars", committed, batch=batch)
         self._set("oxenbatch_requests_sent", sends, batch=batch)
-        self._set("oxenbatch_seconds_left", 0, batch=batch)
 
     def end(self, code: int) -> None:
         """The command is over, with this exit code."""
         now = time.time()
+        for name in WHILE_RUNNING & self._gauges.keys():
+            self._registry.unregister(self._gauges.pop(name))
         self._set("oxenbatch_running", 0)
         self._set("oxenbatch_exit_code", code)
         self._set("oxenbatch_end_time_seconds", now)

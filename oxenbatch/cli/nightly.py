@@ -37,10 +37,7 @@ class Night:
         self._overlap = False
         self._did_something = False
         self._name = ""
-        self.code = 1
-        """How the run ended; a bug, until somebody knows better."""
-        self._line = ""
-        """The machines' line."""
+        self._over = False
         self._why: list[str] = []
         if not options["dry_run"]:
             self._prepare(options)
@@ -81,39 +78,47 @@ class Night:
         return self
 
     def __exit__(self, *_: object) -> None:
-        log.info("the run ends (%s): %s", EXITS.get(self.code, "a failure"), self._line or f"exit={self.code}")
-        for thread in self._threads:
-            thread.join()
+        if not self._over:  # a bug, or Ctrl-C before anything had begun
+            self.end(1, "")
+
+    def end(self, code: int, line: str) -> None:
+        """The command is over, with this exit code; `line` is what machines are told."""
+        self._over = True
+        meaning = EXITS.get(code, "a failure")
+        log.info("the run ends (%s): %s", meaning, line or f"exit={code}")
+        self._join()
         if self._metrics:
-            self._metrics.end(self.code)
+            self._metrics.end(code)
         if self._overlap:
             return  # the run that holds the batch will tell how it ended; if it hangs, silence tells
-        self._beat("success" if self.code in FINE else "fail")
-        if self._notices and (self.code != 0 or self._did_something):
-            meaning = EXITS.get(self.code, "a failure")
-            title = f"oxenbatch: {printable(self._name or 'run', 60)}: {meaning} (exit {self.code})"
-            self._notices.send(title, "\n".join([*self._why, self._line]) or meaning)
-        for thread in self._threads:
-            thread.join()
+        self._beat("success" if code in FINE else "fail")
+        if self._notices and (code != 0 or self._did_something):
+            title = f"oxenbatch: {printable(self._name or 'run', 60)}: {meaning} (exit {code})"
+            self._notices.send(title, "\n".join([*self._why, line]).strip() or meaning)
+        self._join()
 
     def failed(self, error: OxenbatchError) -> None:
         """The run could not go on because of this."""
         self._overlap = isinstance(error, TryAgain)
         self._why.append(printable(error, 1000))
 
-    def told(self, line: str) -> None:
-        """What the machines' line says."""
-        self._line = line
-
     def ended(self, name: str, plan: Plan, summary: Summary) -> None:
         """One batch's run is over."""
         self._name = self._name or name
         self._why += [printable(f"{plan.folder}: {reason}", 1000) for reason in summary.reasons]
+        if self._notices:
+            from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
+
+            self._why += why_not_done(plan.ledger)
         self._did_something = self._did_something or bool(summary.sends) or summary.done != plan.counts["downloaded"]
         if self._metrics:
             self._metrics.ended(
                 name, summary.counts, cost=summary.cost, committed=summary.committed, sends=summary.sends
             )
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
 
     def _beat(self, what: Any) -> None:
         if self._heartbeat:

@@ -40,8 +40,8 @@ class Notices:
     def send(self, title: str, body: str) -> None:
         """They have been told; where that fails, the log says so, and nothing else happens."""
         try:
-            told = self._apprise.notify(title=title, body=body)
+            told = bool(self._apprise.notify(title=title, body=body))
         except Exception:  # noqa: BLE001 - a hundred services' code, and none may end a run
             told = False
-        if told is False:
+        if not told:
             log.warning("a notice could not be sent: check the addresses of --notify")

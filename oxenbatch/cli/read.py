@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oxenbatch.cli.access import batch_argument, jobs_named, the_ledger_of
+from oxenbatch.cli.access import batch_argument, jobs_named, short_name, the_ledger_of
 from oxenbatch.cli.completion import complete_job, complete_model
 from oxenbatch.cli.options import screen_width
 from oxenbatch.cli.tables import Column, table
@@ -64,7 +64,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     size = f"{row['width']}×{row['height']}" if row["width"] else ""
     size += f" {row['seconds']:.3g} s" if row["seconds"] else ""
     what = row["file"] or (f"({row['error']})" if row["error"] else "")
-    cells = (row["job"], row["sample"], row["state"], row["model"], cost, size.strip(), what, row["prompt"])
+    cells = (short_name(row["job"]), row["sample"], row["state"], row["model"], cost, size.strip(), what, row["prompt"])
     return [printable(cell, 10_000) for cell in cells]
 
 

@@ -107,9 +107,9 @@ def run(manifests: tuple[str, ...], **options: Any) -> None:
     if len(manifests) > 1 and (options["output"] or options["ledger"]):
         raise click.UsageError("each manifest has its own output: with -o or --ledger, give one manifest")
     command = RunCommand(options)
-    with command.night as night:
-        night.code = command.run_all(manifests)
-    sys.exit(night.code)
+    with command.night:
+        code = command.run_all(manifests)
+    sys.exit(code)
 
 
 class RunCommand:
@@ -329,7 +329,7 @@ class RunCommand:
             f" pending={sum(x.pending for x in s)} held={sum(x.held for x in s)} failed={sum(x.failed for x in s)}"
             f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}"
         )
-        self.night.told(line)
+        self.night.end(code, line)
         if code or not self.quiet:
             click.echo(f"oxenbatch: {line}", err=True)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from oxenbatch import advice
-from oxenbatch.cli.access import batch_argument, ledgers_of
+from oxenbatch.cli.access import batch_argument, ledgers_of, short_name
 from oxenbatch.cli.options import dollars, option, plural, screen_width
 from oxenbatch.cli.tables import Column, fit, table
 from oxenbatch.cli.view import Tally, cap_of_run, span
@@ -183,9 +183,7 @@ def trouble_lines(troubles: list[advice.Trouble], folder: str, width: int | None
         for reason in trouble.reasons[:REASONS_SHOWN]:
             words = printable(reason.error) if reason.error else "no reason given"
             yield _cut(f"    {reason.count} × {words}", width)
-            yield _cut(
-                f"        oxenbatch show {shlex.quote(folder)} {shlex.quote(printable(reason.example, 60))}", width
-            )
+            yield f"        oxenbatch show {shlex.quote(folder)} {shlex.quote(short_name(reason.example))}"
         more = trouble.reasons[REASONS_SHOWN:]
         if more:
             yield f"    {sum(reason.count for reason in more)} × in {len(more)} other words"
@@ -196,7 +194,7 @@ def why_not_done(path: Path) -> Iterator[str]:
     with Ledger.read(path) as ledger:
         found = reads.failures(ledger, 100)
     reasons = [advice.Reason(f.state, f.error, f.count, f.example) for f in found]
-    return trouble_lines(advice.troubles(reasons), str(path.parent), None)
+    return (line.removeprefix("  ") for line in trouble_lines(advice.troubles(reasons), str(path.parent), None))
 
 
 def _states(trouble: advice.Trouble) -> str:
