@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from datetime import UTC, datetime
@@ -32,7 +33,8 @@ class _Said(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(self.format(record))
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to stop
+            self._say(self.format(record))
 
 
 def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Format, file: Path | None) -> None:

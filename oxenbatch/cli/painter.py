@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from rich.control import Control
@@ -23,29 +24,31 @@ class Painter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lines: list[Text] = []
+        self._lock = threading.Lock()
+        """The ledger's clerk has a thread of its own, and something to say at times."""
 
     def paint(self, draw: Callable[..., list[Text]]) -> None:
         """What `draw(width, ascii_only=…)` gives stands there, in place of what did."""
         width, height = self._console.size
         # The last column stays free: some terminals wrap before it is needed.
         lines = draw(max(1, width - 1), ascii_only=self._console.options.ascii_only)
-        with self._console:  # one write, so that nothing flickers
+        with self._lock, self._console:  # one write, so that nothing flickers
             self._erase(width)
             self._lines = lines[: max(1, height - 1)]
             self._show()
 
     def say(self, words: str) -> None:
         """The words stand above, for good."""
-        with self._console:
+        with self._lock, self._console:
             self._erase(self._console.size.width)
             self._console.print(Text(words), soft_wrap=True, highlight=False)
             self._show()
 
     def clear(self) -> None:
         """Nothing of it is left."""
-        with self._console:
+        with self._lock, self._console:
             self._erase(self._console.size.width)
-        self._lines = []
+            self._lines = []
 
     def _show(self) -> None:
         for line in self._lines:

@@ -139,6 +139,9 @@ class Sending:
         if desk.lane.opens_at > max(before.opens_at, moment + 2.0):
             log.warning("sending waits %.0f s: %s", desk.lane.opens_at - moment, desk.lane_words)
         await desk.clerk.do(sends.record, intent.submission_id, answer, at=desk.hub.time.now())
+        if answer.outcome is not Outcome.ACCEPTED:
+            said = answer.outcome.replace("_", " ")
+            log.info("a request for %s: %s: %s", printable(intent.model, 80), said, printable(answer.words))
         desk.open_posts -= 1
         desk.went("send", well=answer.outcome not in (Outcome.UNKNOWN, Outcome.NOT_SENT))
         if answer.cause is Cause.CREDITS:
