@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,12 +18,13 @@ from platformdirs import user_config_path, user_data_path
 
 from oxenbatch.errors import ConfigProblem, printable
 from oxenbatch.ledger.book import BUSY_TIMEOUT_S, to_nanos
+from oxenbatch.ledger.runs import is_alive
+from oxenbatch.settings import CONFIG, user_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME: Final = "account.db"
-CONFIG: Final = "config.toml"
 
 _TABLES: Final = """
 create table if not exists batches (
@@ -56,16 +56,8 @@ class AccountLimits:
 
 def read_limits(path: Path | None = None) -> AccountLimits:
     """The limits in the user's `config.toml`; `ConfigProblem` where it says what cannot be used."""
+    content = user_config(path)
     path = path or user_config_path("oxenbatch") / CONFIG
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except FileNotFoundError:
-        return AccountLimits()
-    except (OSError, ValueError) as error:
-        raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
-    known = {"concurrency", "max_cost_per_day"}
-    if strangers := sorted(content.keys() - known):
-        raise ConfigProblem(f"{printable(path)}: {printable(strangers[0])} is no setting; known are {sorted(known)}")
     concurrency, cost = content.get("concurrency"), content.get("max_cost_per_day")
     if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
         raise ConfigProblem(f"{printable(path)}: concurrency is {concurrency!r}, expected a whole number from 1")
@@ -111,6 +103,10 @@ class Account:
         ).fetchall()
         return [path for row in rows if (path := Path(row[0])).is_file()]
 
+    def forget(self) -> None:
+        """This ledger is in the register no more."""
+        self._conn.execute("delete from batches where ledger = ?", (self._ledger,))
+
     @property
     def is_limited(self) -> bool:
         """Whether the configuration sets a limit for all batches together."""
@@ -150,7 +146,7 @@ class Account:
             "select pid, active from batches where hub = ? and ledger <> ? and pid is not null and active > 0",
             (self.hub, self._ledger),
         ).fetchall()
-        taken: int = active + sum(count for pid, count in others if _is_alive(pid))
+        taken: int = active + sum(count for pid, count in others if is_alive(pid))
         return max(0, self.limits.concurrency - taken)
 
     def _nanos(self, day: str) -> int | None:
@@ -170,13 +166,3 @@ class Room:
     nanos: int | None
     taken: int = 0
     nanos_taken: int = 0
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -34,6 +34,7 @@ from oxenbatch.names import inside
 from oxenbatch.plan import Limits, Stop
 from oxenbatch.reserve import Reserve
 from oxenbatch.runner import ModelFacts, Runner, Summary, standing
+from oxenbatch.runner.signs import accompanied, give_signs
 from oxenbatch.settings import find_key
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Batch:
         account_limits: AccountLimits | None = None,
         ledger: Path | None = None,
         clock: Clock | None = None,
+        command: str | None = None,
     ) -> None:
         self.manifest = manifest
         self.folder = folder
@@ -106,6 +108,8 @@ class Batch:
         self.account_limits = account_limits or read_limits()
         self.ledger_path = ledger or folder / LEDGER
         self.clock = clock or SystemClock()
+        self.command = command
+        """What a person types to go on with it."""
         self._stack = ExitStack()
         self._made: list[Path] = []
 
@@ -231,7 +235,7 @@ class Batch:
     def run(self, plan: Plan, watcher: Watcher | None = None) -> Summary:
         """Everything that can be done now is done, and `metadata.jsonl` shows it."""
         with Ledger.open(self.ledger_path) as ledger:
-            run_id = runs.begin_run(ledger, version=__version__, at=self.clock.wall())
+            run_id = runs.begin_run(ledger, version=__version__, at=self.clock.wall(), command=self.command)
         if self.rebuild:
             self._rebuild(run_id)
         try:
@@ -313,14 +317,10 @@ class Batch:
             with suppress(ValueError, RuntimeError):  # not in the main thread: whoever is there has the signals
                 for number, stop in ((signal.SIGINT, Stop.SIGINT), (signal.SIGTERM, Stop.SIGTERM)):
                     loop.add_signal_handler(number, runner.interrupt, stop)
-            watching = asyncio.create_task(watcher(runner, plan), name="progress") if watcher else None
             try:
-                return await runner.run()
+                async with accompanied(give_signs(runner.desk), *([watcher(runner, plan)] if watcher else [])):
+                    return await runner.run()
             finally:
-                if watching:
-                    watching.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await watching
                 for number in (signal.SIGINT, signal.SIGTERM):
                     loop.remove_signal_handler(number)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 _PLACE: Final = re.compile(r"(.*?)(?::(\d+))?(?::(\d+))?", re.DOTALL)
@@ -120,6 +120,14 @@ def gravest(codes: set[int]) -> int:
     """The code that wins where several hold; a code outside the list wins over all."""
     strangers = codes - set(EXIT_PRECEDENCE)
     return min(strangers) if strangers else min(codes or {0}, key=EXIT_PRECEDENCE.index)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean run?)`, or nothing where no known name is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    near = get_close_matches(name, list(known), n=2)
+    return f" (did you mean {' or '.join(printable(one, 80) for one in near)}?)" if near else ""
 
 
 def printable(text: Any, limit: int = 300) -> str:

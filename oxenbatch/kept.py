@@ -19,7 +19,7 @@ from oxenbatch.catalog.lock import Lock
 from oxenbatch.errors import MachineError, ManifestError, Problem, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 def cache_folder() -> Path:
@@ -37,6 +37,14 @@ def load_cached(folder: Path, origin: str) -> Catalog | None:
         return catalog if catalog.models else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def all_cached(folder: Path) -> Iterator[Catalog]:
+    """Every catalogue that `save` has kept, of whatever hub."""
+    for path in sorted(folder.glob("models-*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            kept = json.loads(path.read_text("utf-8"))
+            yield Catalog.from_answer(kept["payload"], fetched_at=float(kept["fetched_at"]))
 
 
 def save(folder: Path, origin: str, payload: Any, *, now: float | None = None) -> Path:

@@ -6,14 +6,13 @@ is made. Times are seconds of whatever clock the caller uses throughout; only di
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.jobs import PER_POST
 from oxenbatch.wire import Answer, Outcome
-from oxenbatch.words import Cause
+from oxenbatch.words import Cause, alike
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -203,7 +202,6 @@ def after_answer(lane: Lane, answer: Answer, now: float, jitter: float) -> Lane:
 SAME_IN_A_ROW: Final = 5
 BREAK_FIRST_S: Final = 300.0
 BREAK_MAX_S: Final = 3600.0
-_VARYING: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +227,7 @@ def after_end(breaker: Breaker, trouble: str | None, now: float) -> Breaker:
     """
     if trouble is None:
         return Breaker()
-    words = _VARYING.sub("#", trouble)  # the same trouble, whatever its request's number or its seconds
+    words = alike(trouble)
     streak = breaker.streak + 1 if words == breaker.words else 1
     if streak < SAME_IN_A_ROW:
         return replace(breaker, streak=streak, words=words)

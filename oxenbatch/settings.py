@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+
+from platformdirs import user_config_path
 
 from oxenbatch.errors import ConfigProblem, KeyRefused, printable
 
@@ -29,16 +33,67 @@ def find_key(hub: str, environ: Mapping[str, str] = os.environ) -> str:
 
     `KeyRefused` where there is none, `ConfigProblem` where the file cannot be used.
     """
+    return key_and_place(hub, environ)[0]
+
+
+def key_and_place(hub: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """The key for this hub, and where it was found; raises as `find_key` does."""
     if key := environ.get(KEY_VARIABLE, "").strip():
-        return key
+        return key, KEY_VARIABLE
     path = config_folder(environ) / CONFIG_FILE
     host = _bare(hub) or ""
     if found := _key_in(path, host):
-        return found
+        return found, str(path)
     raise KeyRefused(
         f"no key for {printable(host)}: set {KEY_VARIABLE}, or run `oxen config --auth {printable(host)} KEY` (it"
         f" writes {printable(path)}); to try everything without a key, and without paying, add --sandbox"
     )
+
+
+CONFIG: Final = "config.toml"
+SETTINGS: Final = frozenset({"concurrency", "max_cost_per_day", "notify", "heartbeat"})
+
+
+def user_config(path: Path | None = None) -> dict[str, Any]:
+    """What the user's `config.toml` says, nothing where there is none; `ConfigProblem` where it cannot be used."""
+    path = path or user_config_path("oxenbatch") / CONFIG
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = tomllib.load(file, parse_float=Decimal)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
+    if strangers := sorted(content.keys() - SETTINGS):
+        raise ConfigProblem(f"{printable(path)}: {printable(strangers[0])} is no setting; known are {sorted(SETTINGS)}")
+    if content.keys() & {"notify", "heartbeat"} and mode & (stat.S_IRGRP | stat.S_IROTH):
+        raise ConfigProblem(
+            f"others on this machine can read the addresses in {printable(path)}: run `chmod 600` on it"
+        )
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Whom a run tells how it ended. Each works like a password: none is ever shown."""
+
+    notify: tuple[str, ...] = ()
+    heartbeat: str = ""
+
+
+def addresses(path: Path | None = None) -> Addresses:
+    """The addresses in the user's `config.toml`."""
+    content = user_config(path)
+    notify, heartbeat = content.get("notify", []), content.get("heartbeat", "")
+    notify = [notify] if isinstance(notify, str) else notify
+    if (
+        not isinstance(notify, list)
+        or not all(isinstance(one, str) for one in notify)
+        or not isinstance(heartbeat, str)
+    ):
+        raise ConfigProblem(f"{CONFIG}: `notify` is a list of addresses, and `heartbeat` is one address")
+    return Addresses(tuple(notify), heartbeat)
 
 
 def _key_in(path: Path, host: str) -> str | None:

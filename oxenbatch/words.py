@@ -90,6 +90,14 @@ def fails_again(words: str | None) -> bool:
     return bool(_LASTING.search(words))
 
 
+_VARYING: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|\d+", re.IGNORECASE)
+
+
+def alike(words: str) -> str:
+    """The words without what differs from one request to the next: its number, its seconds."""
+    return _VARYING.sub("#", words)
+
+
 def failure_event(words: str | None) -> Event:
     """What a `failed` generation means for its sample."""
     return Event.SEEN_FAILED if fails_again(words) else Event.SEEN_FAILED_IN_PASSING

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import Final
 
 import click
 
 from oxenbatch import __version__
-from oxenbatch.errors import ManifestError, OxenbatchError
+from oxenbatch.cli.options import MANIFESTS
+from oxenbatch.errors import ManifestError, OxenbatchError, did_you_mean, printable
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "oxenbatch.cli.run:run",
     "check": "oxenbatch.cli.plan:check",
-    "status": "oxenbatch.cli.read:status",
+    "status": "oxenbatch.cli.status:status",
     "ls": "oxenbatch.cli.read:ls",
     "show": "oxenbatch.cli.read:show",
     "retry": "oxenbatch.cli.decide:retry",
@@ -30,8 +32,16 @@ COMMANDS: Final[dict[str, str]] = {
     "model": "oxenbatch.cli.catalog:model",
     "init": "oxenbatch.cli.start:init",
     "schema": "oxenbatch.cli.start:schema",
+    "doctor": "oxenbatch.cli.doctor:doctor",
+    "completion": "oxenbatch.cli.completion:completion",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
+MEANT: Final = {
+    "help": "--help", "version": "--version", "list": "ls", "info": "show", "start": "run", "resume": "run",
+    "generate": "run", "continue": "run", "stop": "cancel", "kill": "cancel", "watch": "status --watch BATCH",
+    "progress": "status --watch BATCH", "redo": "retry", "rerun": "retry", "why": "status",
+}  # fmt: skip
+"""Words that other tools use for what ours are called."""
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted
 
 
@@ -51,6 +61,24 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)  # noqa: S101 - a slip in COMMANDS, found by the shape's test
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named; where there is none, what may have been meant."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        meant = MEANT.get(name)
+        if Path(name).suffix.lower() in MANIFESTS:
+            hint = f": to run it, type `oxenbatch run {printable(name, 80)}`"
+        elif Path(name).is_dir():
+            hint = f": to see where it stands, type `oxenbatch status {printable(name, 80)}`"
+        elif meant:
+            hint = f": type `oxenbatch {meant}`"
+        else:
+            hint = did_you_mean(name, COMMANDS)
+        raise click.UsageError(f"there is no command {printable(name, 80)!r}{hint}", ctx)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

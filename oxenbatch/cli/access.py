@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from oxenbatch.cli.options import option
-from oxenbatch.errors import MachineError, UsageProblem, printable
+import click
+
+from oxenbatch.cli.options import MANIFESTS, option
+from oxenbatch.errors import MachineError, UsageProblem, did_you_mean, printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
 
@@ -19,9 +22,18 @@ if TYPE_CHECKING:
     from oxenbatch.catalog import Catalog
 
 LEDGER: Final = "ledger.db"
-MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
+
+KEY: Final = re.compile(r"r1:[0-9a-f]{64}#1")  # the first of equal rows: its beginning names it alone
+KEY_SHOWN: Final = 19
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def batch_argument(*names: str, **kwargs: Any) -> Callable[[F], F]:
+    """An argument that names batches, and that the shell completes."""
+    from oxenbatch.cli.completion import complete_batch  # noqa: PLC0415 - it asks us what a batch is
+
+    return click.argument(*names, shell_complete=complete_batch, **kwargs)
 
 
 def ledgers_of(name: str) -> list[Path]:
@@ -30,10 +42,13 @@ def ledgers_of(name: str) -> list[Path]:
     if path.is_dir():
         found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"))
         if not found:
-            raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there")
+            raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there;"
+                               " `oxenbatch run MANIFEST` begins one")  # fmt: skip
         return found
     if not path.exists():
-        raise UsageProblem(f"{printable(name)} does not exist: name an output folder or a manifest")
+        beside = [str(one) for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(str(path), beside)
+        raise UsageProblem(f"{printable(name)} does not exist{near}: name an output folder or a manifest")
     if path.suffix.lower() not in MANIFESTS:
         return [path]
     from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - a folder does not need it
@@ -105,6 +120,11 @@ def hub_options(command: F) -> F:
     command = option("--sandbox", is_flag=True, help="Ask the stand-in hub that made this batch.")(command)
     hub_help = "The hub's address. [the one that made the batch]"
     return option("--hub", also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
+
+
+def short_name(job: str) -> str:
+    """What a person types for the job: its id, or the beginning of its key, which is a hash."""
+    return job[:KEY_SHOWN] if KEY.fullmatch(job) else job
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxenbatch.cli.access import access_to, hub_options, the_ledger_of
+from oxenbatch.cli.access import access_to, batch_argument, hub_options, the_ledger_of
 from oxenbatch.cli.options import dollars, plural
 from oxenbatch.errors import printable
 from oxenbatch.ledger import reads
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Hold the ledger against the hub's own history.")
-@click.argument("batch", metavar="BATCH")
+@batch_argument("batch", metavar="BATCH")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @hub_options
 def audit(batch: str, *, as_json: bool, hub: str | None, sandbox: bool) -> None:
@@ -74,7 +74,7 @@ def _print_audit(found: Audit) -> None:
 
 
 @click.command(short_help="Hash the files anew and compare.")
-@click.argument("batch", metavar="BATCH")
+@batch_argument("batch", metavar="BATCH")
 @click.option("--repair", is_flag=True, help="Fetch missing and damaged files again, for nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @hub_options

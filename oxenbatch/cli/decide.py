@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxenbatch.cli.access import access_to, hub_options, jobs_named, the_ledger_of
+from oxenbatch.cli.access import access_to, batch_argument, hub_options, jobs_named, the_ledger_of
+from oxenbatch.cli.completion import complete_job
 from oxenbatch.cli.options import plural
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.jobs import JobState
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 ATTEMPTS = click.option(
     "--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries that each of them gets."
 )
-JOBS = click.option("--job", "jobs", multiple=True, help="Only this job: its id, key, generation_id or file.")
+JOBS = click.option("--job", "jobs", multiple=True, shell_complete=complete_job,
+                    help="Only this job: its id, key, generation_id or file.")  # fmt: skip
 
 
 @click.command(short_help="Put failed samples back to pending.")
-@click.argument("batch", metavar="BATCH")
+@batch_argument("batch", metavar="BATCH")
 @click.option("--state", type=click.Choice(["failed", "cancelled"]), default="failed", show_default=True,
               help="Which samples.")  # fmt: skip
 @JOBS
@@ -51,7 +53,7 @@ def retry(batch: str, *, state: str, jobs: tuple[str, ...], error: str, attempts
 
 
 @click.command(short_help="Cancel at the hub what is active, and stop the rest being sent.")
-@click.argument("batch", metavar="BATCH")
+@batch_argument("batch", metavar="BATCH")
 @JOBS
 @hub_options
 def cancel(batch: str, *, jobs: tuple[str, ...], hub: str | None, sandbox: bool) -> None:
@@ -108,7 +110,7 @@ async def _cancel_at_hub(path: Path, access: Access, samples: list[int]) -> dict
 
 
 @click.command(short_help="Settle held sends.")
-@click.argument("batch", metavar="BATCH")
+@batch_argument("batch", metavar="BATCH")
 @click.option("--adopt", metavar="ID", help="This generation at the hub is the held send's.")
 @click.option("--resubmit", is_flag=True, help="Send it again: the hub has not made it, or paying twice is all right.")
 @click.option("--drop", is_flag=True, help="Give it up.")
@@ -190,8 +192,8 @@ def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict
 
 
 @click.command(short_help="Set a result aside and make it anew.")
-@click.argument("batch", metavar="BATCH")
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@batch_argument("batch", metavar="BATCH")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_job)
 @ATTEMPTS
 def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
     """Set the results of these jobs aside, and put their samples back to pending.

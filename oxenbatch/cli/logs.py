@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
 from typing import TYPE_CHECKING, Literal
 
 from oxenbatch.errors import ConfigProblem, printable
@@ -31,7 +33,8 @@ class _Said(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(self.format(record))
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to stop
+            self._say(self.format(record))
 
 
 def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Format, file: Path | None) -> None:
@@ -47,7 +50,7 @@ def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Forma
     if file is None:
         return
     try:
-        written = logging.FileHandler(file, encoding="utf-8", delay=False)
+        written = WatchedFileHandler(file, encoding="utf-8", delay=False)  # logrotate may move it away
     except OSError as error:
         raise ConfigProblem(f"the log file {printable(file)} cannot be written: {error.strerror or error}") from error
     written.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)

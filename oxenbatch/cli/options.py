@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import shutil
+import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from oxenbatch.manifest import Overrides
 
+MANIFESTS: Final = frozenset({".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"})
+"""How the names of manifests end."""
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([smhd]?)")
 DOLLARS_MAX: Final = 1_000_000_000  # as in a manifest: in nanodollars it still fits SQLite's 64 bits
@@ -58,8 +62,11 @@ def option(*names: str, **kwargs: Any) -> Callable[[Any], Any]:
 
 def manifest_options(command: Any) -> Any:
     """How a manifest is read, for `run` and for `check`."""
+    from oxenbatch.cli.completion import complete_model  # noqa: PLC0415 - it imports us
+
     for one in reversed((
-        option("--model", help="The model for rows that name none; over the manifest's defaults."),
+        option("--model", shell_complete=complete_model,
+               help="The model for rows that name none; over the manifest's defaults."),
         option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE",
                help="A parameter for every row; a row's own wins."),
         option("-n", "--limit", type=click.IntRange(1), help="Only the first N rows."),
@@ -95,6 +102,11 @@ def date_of(options: Mapping[str, Any]) -> dt.date:
     """What {date} stands for."""
     chosen = options["date"]
     return chosen.date() if chosen else dt.datetime.now().astimezone().date()
+
+
+def screen_width() -> int | None:
+    """How many cells wide the terminal is that stdout goes to; None where it goes elsewhere, and nothing is cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def dollars(amount: Decimal) -> str:

@@ -1,139 +1,76 @@
-"""The commands that only read: `status`, `ls`, `show`."""
+"""The commands that look closely: `ls` at a batch's samples, `show` at one job."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oxenbatch.cli.access import jobs_named, ledgers_of, the_ledger_of
-from oxenbatch.cli.options import dollars
-from oxenbatch.cli.progress import Tally
-from oxenbatch.errors import MachineError, printable
+from oxenbatch.cli.access import batch_argument, jobs_named, short_name, the_ledger_of
+from oxenbatch.cli.completion import complete_job, complete_model
+from oxenbatch.cli.options import screen_width
+from oxenbatch.cli.tables import Column, table
+from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-
-@click.command(short_help="Counts by state, cost so far, and why things failed.")
-@click.argument("batches", nargs=-1, required=True, metavar="BATCH...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def status(batches: tuple[str, ...], *, as_json: bool) -> None:
-    """Where each batch stands: counts by state, what it has cost, and why samples failed, grouped.
-
-    BATCH is an output folder, a folder of them, or a manifest.
-
-    \b
-    Example:
-      oxenbatch status out/ocean-loops
-    """
-    told = [_status_of(path) for name in batches for path in ledgers_of(name)]
-    total = {state: sum(one["states"][state] for one in told) for state in map(str, JobState)}
-    if as_json:
-        click.echo(json.dumps({"batches": told, "states": total, "cost": str(sum_dollars(told))}, ensure_ascii=False))
-        return
-    for one in told:
-        _print_status(one)
-    if len(told) > 1:
-        tally = Tally.of({JobState(state): count for state, count in total.items()})
-        click.echo(f"all {len(told)} batches: {tally}; ${dollars(sum_dollars(told))} charged")
-
-
-def why_not(state: str) -> str:
-    """What is said of a sample that has no words of its own."""
-    return "being looked for at the hub" if state == JobState.UNCERTAIN else "no reason given"
-
-
-def sum_dollars(told: list[dict[str, Any]]) -> Decimal:
-    """The exact sum of what the batches cost."""
-    return sum((Decimal(one["cost"]) for one in told), Decimal(0))
-
-
-def _status_of(path: Path) -> dict[str, Any]:
-    with Ledger.open(path) as ledger:
-        batch = reads.batch(ledger)
-        if batch is None:
-            raise MachineError(f"{printable(path)}: no run has begun here")
-        run = reads.last_run(ledger)
-        return {
-            "folder": str(path.parent),
-            "name": batch.name,
-            "hub": batch.hub,
-            "created_on": batch.created_on,
-            "states": {str(state): count for state, count in reads.counts(ledger).items()},
-            "cost": str(reads.charged(ledger)),
-            "committed": str(batch.committed),
-            "failures": [
-                {"state": f.state, "error": f.error, "count": f.count, "example": f.example}
-                for f in reads.failures(ledger)
-            ],
-            "last_run": run and {name: run[name] for name in ("started_at", "ended_at", "exit_code", "sends", "pid")},
-        }
-
-
-def _print_status(one: dict[str, Any]) -> None:
-    click.echo(f"{printable(one['folder'])} ({printable(one['name'])}, on {printable(one['hub'])})")
-    for state, count in one["states"].items():
-        if count:
-            click.echo(f"  {state:<12}{count:>9}")
-    cost, committed = Decimal(one["cost"]), Decimal(one["committed"])
-    more = f", ${dollars(committed)} with what is under way" if committed != cost else ""
-    click.echo(f"  {'charged' if '://' in one['hub'] else 'would cost':<12} ${dollars(cost)}{more}")
-    for failure in one["failures"]:
-        click.echo(
-            f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or why_not(failure['state']))}"
-            f"  (for instance {printable(failure['example'], 60)})"
-        )
-
-
-def failure_lines(ledger_path: Path, folder: Path) -> Iterator[str]:
-    """Why samples are not on disk, a line a reason, for the end of a run."""
-    with Ledger.open(ledger_path) as ledger:
-        found = reads.failures(ledger, 10)
-    for failure in found:
-        example = printable(failure.example, 40)
-        yield (
-            f"{failure.count} {failure.state}: {printable(failure.error or why_not(failure.state))}"
-            f"  (oxenbatch show {printable(folder)} {example})"
-        )
+LISTED: Final = (
+    Column("JOB", least=12),
+    Column("SAMPLE", right=True, gives_way=3),
+    Column("STATE"),
+    Column("MODEL", least=12, gives_way=2),
+    Column("COST", right=True, gives_way=4),
+    Column("SIZE", gives_way=5),
+    Column("FILE", least=16),
+    Column("PROMPT", least=16, gives_way=1),
+)
 
 
 @click.command(short_help="The batch's samples as a table.")
-@click.argument("batch", metavar="BATCH")
+@batch_argument("batch", metavar="BATCH")
 @click.option("--state", type=click.Choice([str(state) for state in JobState]), help="Only samples in this state.")
-@click.option("--model", help="Only samples of this model.")
+@click.option("--model", help="Only samples of this model.", shell_complete=complete_model)
 @click.option("--limit", type=click.IntRange(1), help="At most so many lines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ls(batch: str, *, state: str | None, model: str | None, limit: int | None, as_json: bool) -> None:
     """List the batch's samples in the manifest's order, one line each.
 
+    On a terminal the table is trimmed to its width; in a pipe or a file it is whole. Where there is no file, its
+    column says why. Of dated batches the newest is listed.
+
     \b
-    Example:
+    Examples:
       oxenbatch ls out/ocean-loops --state failed
       oxenbatch ls out/ocean-loops --json | jq -r .file
     """
-    with Ledger.open(the_ledger_of(batch)) as ledger:
-        for row in reads.listing(ledger, state=state, model=model, limit=limit):
-            if as_json:
+    with Ledger.read(the_ledger_of(batch)) as ledger:
+        rows = reads.listing(ledger, state=state, model=model, limit=limit)
+        if as_json:
+            for row in rows:
                 click.echo(json.dumps(row, ensure_ascii=False))
-                continue
-            what = row["file"] or row["error"] or ""
-            click.echo(
-                f"{row['state']:<11} {printable(row['job'], 24):<24} {row['sample']:>3}"
-                f"  {printable(row['model'], 32):<32}  {printable(what or row['prompt'], 60)}"
-            )
+            return
+        for line in table(LISTED, map(_cells, rows), screen_width()):
+            click.echo(line)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    cost = f"${row['cost']}" if row["cost"] is not None else ""
+    size = f"{row['width']}×{row['height']}" if row["width"] else ""
+    size += f" {row['seconds']:.3g} s" if row["seconds"] else ""
+    what = row["file"] or (f"({row['error']})" if row["error"] else "")
+    cells = (short_name(row["job"]), row["sample"], row["state"], row["model"], cost, size.strip(), what, row["prompt"])
+    return [printable(cell, 10_000) for cell in cells]
 
 
 @click.command(short_help="Everything about one job.")
-@click.argument("batch", metavar="BATCH")
-@click.argument("job", metavar="JOB")
+@batch_argument("batch", metavar="BATCH")
+@click.argument("job", metavar="JOB", shell_complete=complete_job)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(batch: str, job: str, *, as_json: bool) -> None:
     """Show one job: its request, its attempts, how its states came about, its files.
@@ -144,12 +81,14 @@ def show(batch: str, job: str, *, as_json: bool) -> None:
     Example:
       oxenbatch show out/ocean-loops hero
     """
-    with Ledger.open(the_ledger_of(batch)) as ledger:
+    with Ledger.read(the_ledger_of(batch)) as ledger:
         story = reads.story(ledger, jobs_named(ledger, (job,))[0])
     if as_json:
         click.echo(json.dumps(vars_of(story), ensure_ascii=False))
         return
-    _print_story(story)
+    width = screen_width()
+    for line in _lines(story, width):
+        click.echo(line)
 
 
 def vars_of(story: reads.Story) -> dict[str, Any]:
@@ -163,24 +102,50 @@ def vars_of(story: reads.Story) -> dict[str, Any]:
     }
 
 
-def _print_story(story: reads.Story) -> None:
+def _lines(story: reads.Story, width: int | None) -> Iterator[str]:
     job = story.job
-    click.echo(f"{printable(job['row_id'] or job['key'], 80)}  ({printable(job['source'])})")
-    click.echo(f"  model       {printable(job['model'])}")
-    for name, value in job["parameters"].items():
-        click.echo(f"  {printable(name):<11} {printable(value if isinstance(value, str) else json.dumps(value), 2000)}")
+    yield f"{printable(job['row_id'] or job['key'], 80)}  ({printable(job['source'])})"
+    yield from _fields({"model": job["model"], **job["parameters"]})
+    if job["metadata"]:
+        yield from _fields({f"meta.{name}": value for name, value in job["metadata"].items()})
     for sample in story.samples:
-        click.echo(
-            f"  sample {sample['number']}: {sample['state']}" + (f", {sample['file']}" if sample["file"] else "")
-        )
+        yield ""
+        file = f", {printable(sample['file'])}" if sample["file"] else ""
+        tries = f", try {sample['attempts']} of {sample['attempts_allowed']}" if sample["attempts"] > 1 else ""
+        yield f"  sample {sample['number']}: {sample['state']}{file}{tries}"
         if sample["error"]:
-            click.echo(f"    {printable(sample['error'], 1000)}")
-    for generation in story.generations:
-        cost = f", ${generation['cost']}" if generation["cost"] else ""
-        click.echo(f"  generation {generation['generation_id']}: {generation['state']}{cost}")
-    for event in story.events:
-        note = f"  {printable(event['note'], 200)}" if event["note"] else ""
-        click.echo(f"  {_when(event['at'])}  {event['was']} -> {event['became']} ({event['event']}){note}")
+            yield f"    {printable(sample['error'], 1000)}"
+        for one in story.generations:
+            if one["sample_id"] == sample["id"]:
+                yield f"  generation {one['generation_id']}: {_generation_words(one)}"
+        events = [event for event in story.events if event["sample_id"] == sample["id"]]
+        rows = [[_when(e["at"]), f"{e['was']} -> {e['became']}", e["event"], printable(e["note"] or "", 500)]
+                for e in events]  # fmt: skip
+        lines = table(EVENTS, rows, None if width is None else max(20, width - 2))
+        next(lines)  # what stands in each column is plain
+        for line in lines:
+            yield f"  {line}"
+
+
+EVENTS: Final = (Column("", gives_way=1), Column(""), Column("", gives_way=2), Column("", least=20))
+
+
+def _fields(fields: dict[str, Any]) -> Iterator[str]:
+    longest = max((len(printable(name, 30)) for name in fields), default=0)
+    for name, value in fields.items():
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield f"  {printable(name, 30):<{longest}}  {printable(shown, 2000)}"
+
+
+def _generation_words(one: dict[str, Any]) -> str:
+    words = [one["state"]]
+    words += [f"${one['cost']}"] if one["cost"] else []
+    words += [f"{one['width']}×{one['height']}"] if one["width"] else []
+    words += [f"{one['seconds']:.3g} s long"] if one["seconds"] else []
+    if one["completed_at"] and one["accepted_at"]:
+        words.append(f"took {max(0.0, one['completed_at'] - one['accepted_at']):.0f} s")
+    words += [printable(one["error"], 500)] if one["error"] else []
+    return ", ".join(words)
 
 
 def _when(at: float) -> str:

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from oxenbatch.cli.completion import complete_manifest
 from oxenbatch.cli.logs import set_up
+from oxenbatch.cli.nightly import Night
 from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_options, option, overrides_of, plural
 from oxenbatch.cli.progress import Progress
+from oxenbatch.cli.recall import command_of
 from oxenbatch.errors import ManifestError, OxenbatchError, Problem, gravest, printable
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 
 
 @click.command(short_help="Make every file that a manifest asks for; starting is resuming.")
-@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
+@click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...", shell_complete=complete_manifest)
 @option("-o", "--output", type=click.Path(path_type=Path), help="The output folder, in place of the manifest's own.")
 @option("-c", "--concurrency", type=click.IntRange(1, 1000), help="Generations active at the hub, at most. [8]")
 @manifest_options
@@ -73,9 +76,14 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
-@option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True)
+@option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True,
+        help="A live picture, or a line at most every 30 s for screen readers and logs.")  # fmt: skip
 @option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of log lines.")
 @option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Write what happens to this file as well.")
+@option("--metrics-file", type=click.Path(dir_okay=False, path_type=Path),
+        help="Keep this text file up to date for Prometheus.")  # fmt: skip
+@option("--notify", multiple=True, metavar="URL", help="Tell this address how it ended (mailto://, slack://, …).")
+@option("--heartbeat", metavar="URL", help="Call this address at the start, and at the end as it went.")
 @option("--json", "as_json", is_flag=True, help="The run's summary on stdout, as JSON.")
 def run(manifests: tuple[str, ...], **options: Any) -> None:
     """Make every file that the manifests ask for.
@@ -91,7 +99,10 @@ def run(manifests: tuple[str, ...], **options: Any) -> None:
     """
     if len(manifests) > 1 and (options["output"] or options["ledger"]):
         raise click.UsageError("each manifest has its own output: with -o or --ledger, give one manifest")
-    sys.exit(RunCommand(options).run_all(manifests))
+    command = RunCommand(options)
+    with command.night:
+        code = command.run_all(manifests)
+    sys.exit(code)
 
 
 class RunCommand:
@@ -110,6 +121,7 @@ class RunCommand:
         )
         self.summaries: list[tuple[Plan, Summary]] = []
         self.problems: list[Problem] = []
+        self.night = Night(options)
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -129,6 +141,7 @@ class RunCommand:
                         break
         except OxenbatchError as error:
             tell(error)
+            self.night.failed(error)
             codes.add(error.exit_code)
             self.problems = error.problems if isinstance(error, ManifestError) else [Problem(str(error))]
         code = gravest(codes)
@@ -199,6 +212,7 @@ class RunCommand:
         self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
     ) -> int:
         from oxenbatch.batch import Batch  # noqa: PLC0415
+        from oxenbatch.cli.observe import Observer  # noqa: PLC0415
 
         limits = self._limits(manifest)
         batch = Batch(
@@ -212,6 +226,11 @@ class RunCommand:
             retry_failed=self.options["retry_failed"],
             rebuild=self.options["rebuild"],
             ledger=self.options["ledger"],
+            command=command_of(
+                click.get_current_context(),
+                str(manifest.path or "-"),
+                date if manifest.dated or manifest.uses_date else None,
+            ),
         )
         if self.options["dry_run"]:
             return self._dry_run(batch, manifest)
@@ -224,8 +243,9 @@ class RunCommand:
             elif not self._confirmed(plan, due):
                 summary = batch.leave(5, "it was not confirmed")
             else:
-                summary = batch.run(plan, self.progress.watch)
+                summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
         self.summaries.append((plan, summary))
+        self.night.ended(manifest.name, plan, summary)
         self._report(plan, summary)
         return summary.exit_code
 
@@ -293,16 +313,18 @@ class RunCommand:
         )
 
     def _report(self, plan: Plan, summary: Summary) -> None:
-        from oxenbatch.cli.read import failure_lines  # noqa: PLC0415
+        from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
 
         if self.quiet and summary.exit_code == 0:
             return
         for reason in summary.reasons:
             click.echo(f"stopped: {printable(reason)}", err=True)
-        for line in failure_lines(plan.ledger, plan.folder):
+        for line in why_not_done(plan.ledger):
             click.echo(line, err=True)
+        nothing = not summary.sends and not summary.exit_code and summary.done == plan.counts["downloaded"]
         click.echo(
-            f"{printable(plan.folder)}: {plural(summary.done, 'file')},"
+            f"{printable(plan.folder)}: {'nothing to do: all there, ' if nothing else ''}"
+            f"{plural(summary.done, 'file')},"
             f" {'would cost ' if self.options['sandbox'] else ''}${dollars(summary.cost)}"
             f"{'' if self.options['sandbox'] else ' charged'},"
             f" {plural(summary.sends, 'request')} sent in this run",
@@ -315,15 +337,17 @@ class RunCommand:
             batches = [_as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
             click.echo(json.dumps({"exit_code": code, "batches": batches, "problems": problems}))
-        if (self.quiet and code == 0) or self.options["dry_run"]:
+        if self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]
-        click.echo(
-            f"oxenbatch: exit={code} done={sum(x.done for x in s)} active={sum(x.active for x in s)}"
+        line = (
+            f"exit={code} done={sum(x.done for x in s)} active={sum(x.active for x in s)}"
             f" pending={sum(x.pending for x in s)} held={sum(x.held for x in s)} failed={sum(x.failed for x in s)}"
-            f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}",
-            err=True,
+            f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}"
         )
+        self.night.end(code, line)
+        if code or not self.quiet:
+            click.echo(f"oxenbatch: {line}", err=True)
 
 
 def _in_words(due: Rehearsal) -> str:

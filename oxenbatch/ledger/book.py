@@ -14,6 +14,7 @@ from collections import Counter
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
 
 from oxenbatch.errors import ConfigProblem, MachineError, printable
 from oxenbatch.jobs import Event, JobState, after
@@ -22,6 +23,7 @@ from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, migrate
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+SQLITE: Final = sqlite3.sqlite_version
 BUSY_TIMEOUT_S: Final = 30.0  # `status` and `retry` beside a run wait for its commits, which take milliseconds
 
 
@@ -61,6 +63,30 @@ class Ledger:
             connection.close()
             raise
         return ledger
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """The ledger at `path`, only to be looked at: no lock is taken, nothing of it is written.
+
+        An older program's ledger is migrated first. Raises as `open` does.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise MachineError(f"there is no ledger at {printable(path)}")
+        address = "file:" + quote(str(path.absolute()))
+        # A folder that cannot be written has no place for the log's index; nobody else writes there either.
+        for mode in ("?mode=ro", "?mode=ro&immutable=1"):
+            connection = sqlite3.connect(address + mode, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            with contextlib.suppress(sqlite3.Error):
+                ours = connection.execute("pragma application_id").fetchone()[0] == APPLICATION_ID
+                version = connection.execute("pragma user_version").fetchone()[0]
+                connection.execute("select 1 from batch").fetchone()
+                if ours and version == VERSION:
+                    connection.execute("pragma trusted_schema = off")
+                    connection.row_factory = sqlite3.Row
+                    return cls(path, connection)
+            connection.close()
+        return cls.open(path)  # it is older, newer, damaged or no ledger at all: `open` migrates it, or says which
 
     def _check_and_migrate(self, *, create: bool) -> None:
         try:

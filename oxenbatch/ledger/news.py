@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from oxenbatch.errors import printable
 from oxenbatch.jobs import Event
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.wire import STATUS_EVENTS, Generation
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from oxenbatch.ledger.book import Ledger
+
+log = logging.getLogger(__name__)
 
 LIVE: Final = ("queued", "processing")
 RETRY_MAX_S: Final = 300.0
@@ -115,6 +119,15 @@ def _move(
     columns: dict[str, object] = {}
     if event in (Event.SEEN_FAILED, Event.SEEN_FAILED_IN_PASSING, Event.SEEN_CANCELLED):
         columns["error"] = news.error or ("cancelled at the hub" if news.status == "cancelled" else "no reason given")
+        log.info(
+            "%s of %s %s, try %d of %d: %s",
+            news.generation_id,
+            printable(row["model"], 80),
+            "failed and is tried again" if event is Event.SEEN_FAILED_IN_PASSING else "will not be made",
+            row["attempts"],
+            row["attempts_allowed"],
+            printable(columns["error"]),
+        )
     if event is Event.SEEN_FAILED_IN_PASSING and not trouble:
         columns["not_before"] = at + min(RETRY_MAX_S, RETRY_AFTER_FAILURE_S * 2 ** (row["attempts"] - 1))
     if trouble:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,12 +13,16 @@ from oxenbatch.jobs import JobState, prompt_of
 from oxenbatch.ledger.book import to_dollars
 from oxenbatch.plan import Facts
 from oxenbatch.wire import echoes
+from oxenbatch.words import alike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from oxenbatch.ledger.book import Ledger
     from oxenbatch.wire import Generation
+
+
+REASONS_TOLD_APART: Final = 1000  # a hub that gives every failure words of its own must not fill the memory
 
 
 def facts(ledger: Ledger, left_out: Sequence[str] = ()) -> Facts:
@@ -128,15 +133,25 @@ class Failure:
 
 
 def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
-    """Why samples are not on disk, grouped by reason, the most frequent first."""
+    """Why samples are not on disk, grouped by reason, the most frequent first.
+
+    Reasons that differ only in a request's number or its seconds are one; the words are the most frequent's.
+    """
     rows = ledger.conn.execute(
         "select s.state, coalesce(s.error, ''), count(*) as n, min(coalesce(j.row_id, j.key)) from samples s"
         " join jobs j on j.id = s.job_id where s.wanted = 1"
         " and s.state in ('failed', 'cancelled', 'unfetchable', 'held', 'uncertain')"
-        " group by s.state, s.error order by n desc limit ?",
-        (limit,),
-    ).fetchall()
-    return [Failure(JobState(row[0]), *tuple(row)[1:]) for row in rows]
+        " group by s.state, s.error order by n desc, min(s.id)"
+    )
+    groups: dict[tuple[str, str], Failure] = {}
+    for state, error, count, example in rows:
+        kind = (state, alike(error))
+        known = groups.get(kind)
+        if known:
+            groups[kind] = replace(known, count=known.count + count)
+        elif len(groups) < REASONS_TOLD_APART:
+            groups[kind] = Failure(JobState(state), error, count, example)
+    return sorted(groups.values(), key=lambda failure: -failure.count)[:limit]
 
 
 LISTING: Final = """
@@ -168,6 +183,15 @@ def find_jobs(ledger: Ledger, text: str) -> list[int]:
         if found := [row[0] for row in ledger.conn.execute(query, {"t": text})]:
             return found
     return []
+
+
+def job_names(ledger: Ledger, begun: str, limit: int) -> list[str]:
+    """What the user knows jobs by whose name begins so, in the manifest's order."""
+    rows = ledger.conn.execute(
+        "select coalesce(row_id, key) as name from jobs where substr(name, 1, length(?)) = ? order by position limit ?",
+        (begun, begun, limit),
+    )
+    return [row[0] for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +260,12 @@ def hashes(ledger: Ledger) -> Iterator[tuple[int, str, str]]:
         " where s.state = 'downloaded' order by s.id"
     ):
         yield row[0], row[1], row[2]
+
+
+def source(ledger: Ledger) -> str:
+    """The manifest's file, as the first job names it; without its line."""
+    row = ledger.conn.execute("select source from jobs order by id limit 1").fetchone()
+    return re.sub(r":\d+$", "", row[0]) if row and row[0] else "MANIFEST"
 
 
 def last_run(ledger: Ledger) -> dict[str, Any] | None:

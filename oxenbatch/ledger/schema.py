@@ -201,12 +201,23 @@ left join generations on generations.generation_id = samples.generation_id
 order by jobs.position, samples.number
 """
 
+# So that another terminal can watch a run, and the morning knows what the night was: docs/ledger.md says what each is.
+WATCHED = (
+    "alter table runs add column command text",
+    "alter table runs add column folder text",
+    "alter table runs add column concurrency integer",
+    "alter table runs add column max_cost_nanos integer",
+    "alter table runs add column seen_at real",
+    "alter table runs add column mood text",
+)
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
         "m001_ledger",
         (BATCH, RUNS, JOBS, SUBMISSIONS, SAMPLES, GENERATIONS, EVENTS, *INDEXES, RESULTS_VIEW),
     ),
+    ("m0xx_watched_runs", WATCHED),
 )
 VERSION: Final = len(STEPS)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from oxenbatch.errors import ManifestError, Problem, UsageProblem, printable
+from oxenbatch.errors import ManifestError, Problem, UsageProblem, did_you_mean, printable
 
 if TYPE_CHECKING:
     from oxenbatch.manifest.spots import Finder
@@ -155,12 +155,20 @@ class Source:
         return ManifestError([entry(message, self.shown, line)])
 
 
+def _near(path: Path) -> str:
+    """Names beside it that may have been meant."""
+    try:
+        return did_you_mean(path.name, os.listdir(path.parent))  # noqa: PTH208 - names are all that is asked
+    except OSError:
+        return ""
+
+
 def find_source(path: Path, shown: str, form: str | None) -> Source:
     """The file at the path, checked; `UsageProblem` where it is not there, `ManifestError` where it is not usable."""
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
-        raise UsageProblem(f"{printable(shown)} does not exist") from None
+        raise UsageProblem(f"{printable(shown)} does not exist{_near(path)}") from None
     except (OSError, ValueError) as error:
         raise UsageProblem(f"{printable(shown)} cannot be read: {printable(error)}") from None
     if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):

@@ -23,6 +23,7 @@ from oxenbatch.runner.bell import Bell
 from oxenbatch.runner.desk import Desk, ModelFacts
 from oxenbatch.runner.fetching import Fetching
 from oxenbatch.runner.listening import Listening
+from oxenbatch.runner.mood import Mood, mood_of
 from oxenbatch.runner.sending import Sending
 from oxenbatch.runner.summary import Summary, standing, summarise
 from oxenbatch.runner.watching import Watching
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from oxenbatch.ledger.clerk import Clerk
     from oxenbatch.reserve import Reserve
 
-__all__ = ["Bell", "ModelFacts", "Runner", "Summary", "standing"]
+__all__ = ["Bell", "ModelFacts", "Mood", "Runner", "Summary", "standing"]
 
 DRAIN_S: Final = 15.0  # open POSTs may answer for so long after Ctrl-C
 HEARTBEAT_S: Final = 5.0
@@ -89,6 +90,11 @@ class Runner:
     def moved(self) -> Mapping[JobState, int]:
         """Samples that came to, or left, each state in this run: for progress."""
         return self.desk.moved
+
+    @property
+    def mood(self) -> Mood:
+        """How the run and the hub get on now: for progress."""
+        return mood_of(self.desk)
 
     @property
     def stops(self) -> Mapping[Stop, str]:

@@ -74,6 +74,12 @@ class Desk:
         """The send stage found something to post when it last looked."""
         self.fetching: set[int] = set()
         """Samples whose files are on their way."""
+        self.lane = plan.Lane()
+        """The way to the hub, for all sends."""
+        self.lane_words = ""
+        """What the hub last said that made sending wait."""
+        self.listening: bool | None = None
+        """Whether the hub's announcements are heard; None before that was tried."""
         self.breakers: dict[str, plan.Breaker] = {}
         self.given_up: set[str] = set()
         """Models whose first row failed, so that their others are not sent."""

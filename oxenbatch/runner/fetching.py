@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
 from oxenbatch.addresses import AddressRefused
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from oxenbatch.download import Downloads
     from oxenbatch.ledger.news import Fetch
     from oxenbatch.runner.desk import Desk
+
+log = logging.getLogger(__name__)
 
 FETCH_TRIES: Final = 8
 FETCH_PAUSE_MAX_S: Final = 30.0
@@ -78,6 +81,7 @@ class Fetching:
         retry_at = now + pause if tries < FETCH_TRIES else None
         expired = isinstance(error, AddressExpired | AddressRefused) or tries % 3 == 0
         why = str(error) or type(error).__name__
+        log.info("the file of %s could not be had, try %d of %d: %s", fetch.generation_id, tries, FETCH_TRIES, why)
         await desk.clerk.do(
             news.fetch_failed, fetch, at=now, why=why, retry_at=retry_at, address_expired=expired, counts=counts
         )

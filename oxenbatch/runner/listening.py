@@ -30,6 +30,7 @@ class Listening:
             began = self.desk.clock.monotonic()
             try:
                 async with self.desk.hub.listen() as stream:
+                    self.desk.listening = True
                     self.desk.events_missed = False
                     # Events are not buffered (API, Events): whatever fired before this connection is in the list.
                     self.desk.look_at = 0.0
@@ -39,7 +40,7 @@ class Listening:
                         await self._hear(generation)
             except HubTrouble:
                 pass  # a stream that is cut is normal: the list knows what was missed
-            self.desk.events_trusted = False
+            self.desk.events_trusted = self.desk.listening = False
             self.subscribed.set()
             if self.desk.clock.monotonic() - began > RECONNECT_MAX_S:
                 pause = 0.5  # it had been a good stream

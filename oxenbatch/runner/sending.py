@@ -32,7 +32,6 @@ class Sending:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._lane = plan.Lane()
         self._proven: set[str] = set()
         """Models whose first row has been made, where that is waited for."""
 
@@ -41,11 +40,11 @@ class Sending:
         async with asyncio.TaskGroup() as posts:
             while not desk.over and not desk.stops:
                 mark = desk.bell.mark
-                wait = self._lane.opens_at - desk.clock.monotonic()
+                wait = desk.lane.opens_at - desk.clock.monotonic()
                 if wait > 0:
                     await desk.bell.wait(mark, wait)
                     continue
-                allowed = min(self._lane.width, plan.OPEN_POSTS) - desk.open_posts
+                allowed = min(desk.lane.width, plan.OPEN_POSTS) - desk.open_posts
                 looked_at = desk.hub.time.now()
                 authorised = await desk.clerk.do(self._authorise, allowed)
                 could, desk.could_send = desk.could_send, bool(authorised.intents) or allowed <= 0
@@ -134,10 +133,15 @@ class Sending:
         desk = self.desk
         answer = await desk.hub.enqueue(intent)
         moment = desk.clock.monotonic()
-        before, self._lane = self._lane, plan.after_answer(self._lane, answer, moment, desk.jitter())
-        if self._lane.opens_at > max(before.opens_at, moment + 2.0):
-            log.warning("sending waits %.0f s: %s", self._lane.opens_at - moment, printable(answer.words))
+        before, desk.lane = desk.lane, plan.after_answer(desk.lane, answer, moment, desk.jitter())
+        if desk.lane.opens_at > before.opens_at:
+            desk.lane_words = printable(answer.words)
+        if desk.lane.opens_at > max(before.opens_at, moment + 2.0):
+            log.warning("sending waits %.0f s: %s", desk.lane.opens_at - moment, desk.lane_words)
         await desk.clerk.do(sends.record, intent.submission_id, answer, at=desk.hub.time.now())
+        if answer.outcome is not Outcome.ACCEPTED:
+            said = answer.outcome.replace("_", " ")
+            log.info("a request for %s: %s: %s", printable(intent.model, 80), said, printable(answer.words))
         desk.open_posts -= 1
         desk.went("send", well=answer.outcome not in (Outcome.UNKNOWN, Outcome.NOT_SENT))
         if answer.cause is Cause.CREDITS:
