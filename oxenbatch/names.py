@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch.jobs import short_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 STEM_BYTES: Final = (
@@ -37,6 +38,12 @@ _OURS: Final = ("metadata.jsonl", "ledger.db", "run.lock")  # and what begins li
 _LIKE_TAGGED: Final = re.compile(r"(^|-)(?![0-9]{8}$)[0-9a-f]{8}$", re.IGNORECASE)  # digits alone are somebody's date
 
 
+# The `datasets` library's own list.
+_SPLITS: Final = frozenset(
+    ("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation")
+)
+
+
 def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
     """Its words in lower case, joined by `-`, at most `limit` characters: whole words, or a part of the first.
 
@@ -46,13 +53,30 @@ def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
     lowered = re.sub("['’]", "", _nfc(_nfc(read).lower()))  # "a dog's life" is three words
     words = "".join(c if _is_of_a_word(c) else " " for c in "".join(map(_shown, lowered))).split()
     result = ""
-    for word in words:
+    for word in _without_splits(words):
         if unicodedata.category(word[0])[0] == "M":
             continue  # a mark without its letter would settle on the hyphen before it
         if result and len(result) + 1 + len(word) > limit:
             break
         result = f"{result}-{word}" if result else word[:limit]
     return _nfc(result)
+
+
+def _without_splits(words: list[str]) -> Iterator[str]:
+    """The words, those that name a data set's split joined to the word after them: `a-traincrossing-the-bridge`.
+
+    Hugging Face's folders take a file whose name has such a word for a part of that split, and leave out, without a
+    word, all files that have none.
+    """
+    before = ""
+    for word in words:
+        if word in _SPLITS:
+            before += word
+            continue
+        yield before + word
+        before = ""
+    if before:
+        yield f"{before}s"
 
 
 def safe_stem(text: str, limit: int = STEM_BYTES) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxenbatch.cli.access import jobs_named, ledgers_of, the_ledger_of
+from oxenbatch.cli.oddities import oddities_of, oddity_lines
 from oxenbatch.cli.options import dollars
 from oxenbatch.cli.progress import Tally
 from oxenbatch.errors import MachineError, printable
@@ -74,6 +75,7 @@ def _status_of(path: Path) -> dict[str, Any]:
                 {"state": f.state, "error": f.error, "count": f.count, "example": f.example}
                 for f in reads.failures(ledger)
             ],
+            "oddities": oddities_of(ledger),
             "last_run": run and {name: run[name] for name in ("started_at", "ended_at", "exit_code", "sends", "pid")},
         }
 
@@ -91,6 +93,8 @@ def _print_status(one: dict[str, Any]) -> None:
             f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or why_not(failure['state']))}"
             f"  (for instance {printable(failure['example'], 60)})"
         )
+    for line in oddity_lines(one["oddities"], one["folder"]):
+        click.echo(f"  {line}")
 
 
 def failure_lines(ledger_path: Path, folder: Path) -> Iterator[str]:
