@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch.jobs import short_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 STEM_BYTES: Final = (
@@ -36,12 +35,9 @@ _INVISIBLE: Final = (
 _DOS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|clock\$) *(\.|$)", re.IGNORECASE)
 _OURS: Final = ("metadata.jsonl", "ledger.db", "run.lock")  # and what begins like them: `ledger.db-wal`
 _LIKE_TAGGED: Final = re.compile(r"(^|-)(?![0-9]{8}$)[0-9a-f]{8}$", re.IGNORECASE)  # digits alone are somebody's date
-
-
-# The `datasets` library's own list.
-_SPLITS: Final = frozenset(
-    ("train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation")
-)
+# Hugging Face's folders take a file whose name has one of these words, between hyphens or digits, for a part of that
+# split, and then leave out all files that have none: `a-train-at-dawn` would be the whole training set. So it is `trains`.
+_SPLIT: Final = re.compile(r"(?<![a-z])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![a-z])")
 
 
 def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
@@ -52,31 +48,15 @@ def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
     read = text[: 8 * limit]  # words further on would not fit anyway
     lowered = re.sub("['’]", "", _nfc(_nfc(read).lower()))  # "a dog's life" is three words
     words = "".join(c if _is_of_a_word(c) else " " for c in "".join(map(_shown, lowered))).split()
+    words = [_SPLIT.sub(r"\1s", word) for word in words]
     result = ""
-    for word in _without_splits(words):
+    for word in words:
         if unicodedata.category(word[0])[0] == "M":
             continue  # a mark without its letter would settle on the hyphen before it
         if result and len(result) + 1 + len(word) > limit:
             break
         result = f"{result}-{word}" if result else word[:limit]
     return _nfc(result)
-
-
-def _without_splits(words: list[str]) -> Iterator[str]:
-    """The words, those that name a data set's split joined to the word after them: `a-traincrossing-the-bridge`.
-
-    Hugging Face's folders take a file whose name has such a word for a part of that split, and leave out, without a
-    word, all files that have none.
-    """
-    before = ""
-    for word in words:
-        if word in _SPLITS:
-            before += word
-            continue
-        yield before + word
-        before = ""
-    if before:
-        yield f"{before}s"
 
 
 def safe_stem(text: str, limit: int = STEM_BYTES) -> str:

@@ -58,7 +58,9 @@ def test_an_empty_ledger_has_nothing_to_do(book: Book) -> None:
     assert reads.facts(book.ledger) == Facts(pending=False, submitting=0, uncertain=0, at_the_hub=0, succeeded=0)
     assert reads.counts(book.ledger) == dict.fromkeys(S, 0)
     assert reads.due_totals(book.ledger) == (0, Decimal(0), 0)
-    assert list(reads.listing(book.ledger)) == list(results.on_disk(book.ledger)) == list(reads.files(book.ledger)) == []
+    assert (
+        list(reads.listing(book.ledger)) == list(results.on_disk(book.ledger)) == list(reads.files(book.ledger)) == []
+    )
     assert reads.failures(book.ledger) == []
     assert reads.newest_event(book.ledger) == 0
 

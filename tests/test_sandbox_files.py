@@ -100,7 +100,9 @@ def test_a_video_is_a_whole_mp4_with_the_index_in_front() -> None:
         ({"width": 2048, "height": 1}, (448, 96)),
     ],
 )
-def test_an_image_is_drawn_in_the_proportions_that_were_asked_for(parameters: dict[str, object], size: tuple[int, int]) -> None:
+def test_an_image_is_drawn_in_the_proportions_that_were_asked_for(
+    parameters: dict[str, object], size: tuple[int, int]
+) -> None:
     assert size_of(parameters) == size
 
 

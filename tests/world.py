@@ -30,7 +30,7 @@ from urllib.parse import unquote
 import httpx
 
 from oxenbatch import __version__, download
-from oxenbatch.dataset import replacing
+from oxenbatch.dataset import metadata, replacing
 from oxenbatch.folder import want_lost_again
 from oxenbatch.hub import Hub
 from oxenbatch.jobs import Row

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from oxenbatch.media.file import Media
 
-RATIO_TOLERANCE: Final = 0.05  # models round to multiples of 8 to 64 pixels: 21:9 comes as 1536×640; 4:3 and 5:4 differ by 6 %
+RATIO_TOLERANCE: Final = (
+    0.05  # models round to multiples of 8 to 64 pixels: 21:9 comes as 1536×640; 4:3 and 5:4 differ by 6 %
+)
 SECONDS_TOLERANCE: Final = 0.5  # Kling's five seconds are 5.04, Hailuo's six are 5.88
 LINES_TOLERANCE: Final = 0.1  # 480p comes as 832×480, 4K as 3840 and as 4096 wide
 AREA_TOLERANCE: Final = 0.35  # a square "720p" is 960×960: as many pixels, other lines

@@ -32,7 +32,10 @@ def is_blank(path: Path, media: Media, size: int) -> bool | None:
         from PIL import Image, ImageStat  # noqa: PLC0415 - 60 ms, and not everybody has it
     except ImportError:
         return None
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # a stranger's bytes: whatever it raises, we cannot tell
+    with (
+        contextlib.suppress(Exception),
+        warnings.catch_warnings(),
+    ):  # a stranger's bytes: whatever it raises, we cannot tell
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
             image.draft("RGB", (512, 512))  # a JPEG is decoded at an eighth of its size, where that is enough
