@@ -36,7 +36,7 @@ _DOS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|c
 _OURS: Final = ("metadata.jsonl", "ledger.db", "run.lock")  # and what begins like them: `ledger.db-wal`
 _LIKE_TAGGED: Final = re.compile(r"(^|-)(?![0-9]{8}$)[0-9a-f]{8}$", re.IGNORECASE)  # digits alone are somebody's date
 # Hugging Face's folders take a file whose name has one of these words, between hyphens or digits, for a part of that
-# split, and then leave out all files that have none: `a-train-at-dawn` would be the whole training set. So it is `trains`.
+# split, and then leave out all files that have none: `a-train-at-dawn` would be all of `train`. So it is `a-trains-…`.
 _SPLIT: Final = re.compile(r"(?<![a-z])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![a-z])")
 
 

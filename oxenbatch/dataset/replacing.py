@@ -30,5 +30,9 @@ def replaced(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.rename(path)
         fsync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise MachineError(f"cannot write {printable(path)}: {error}") from error

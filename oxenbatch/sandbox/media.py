@@ -137,7 +137,7 @@ def _full_size(parameters: dict[str, Any]) -> tuple[int, int] | None:
         width, height = width * scale, height * scale
     sides = max(LEAST_SIDE, round(width)), max(LEAST_SIDE, round(height))
     # Smaller numbers are proportions, as 16:9 is; larger ones no model makes.
-    return sides if 64 < max(width, height) and max(sides) <= LARGEST_SIDE else None
+    return sides if max(width, height) > 64 and max(sides) <= LARGEST_SIDE else None
 
 
 def _proportions(parameters: dict[str, Any]) -> tuple[float, float]:
