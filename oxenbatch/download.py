@@ -16,6 +16,7 @@ from oxenbatch.errors import MachineError, printable
 from oxenbatch.hub import FileAnswer, FileTrouble, Hub
 from oxenbatch.ledger.news import Fetch, Kept
 from oxenbatch.media import Damaged, inspect
+from oxenbatch.media.blank import is_blank
 from oxenbatch.names import inside
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Downloads:
         os.fsync(file)
         try:
             media = inspect(path)
+            blank = is_blank(path, media, size)
         except Damaged as error:
             path.unlink()
             raise FileTrouble(str(error)) from None
@@ -133,7 +135,8 @@ class Downloads:
         path.rename(final)
         fsync_folder(final.parent)
         media_type = MEDIA_TYPES.get(media.extension, f"{media.kind}/{media.extension}")
-        return Kept(name, sha256, size, media_type, media.width, media.height, media.seconds, media.fps)
+        measures = (media.width, media.height, media.seconds, media.fps, media.audio)
+        return Kept(name, sha256, size, media_type, *measures, blank)
 
 
 def _open_part(path: Path, *, fresh: bool) -> int:

@@ -35,6 +35,9 @@ _INVISIBLE: Final = (
 _DOS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|clock\$) *(\.|$)", re.IGNORECASE)
 _OURS: Final = ("metadata.jsonl", "ledger.db", "run.lock")  # and what begins like them: `ledger.db-wal`
 _LIKE_TAGGED: Final = re.compile(r"(^|-)(?![0-9]{8}$)[0-9a-f]{8}$", re.IGNORECASE)  # digits alone are somebody's date
+# Hugging Face's folders take a file whose name has one of these words, between hyphens or digits, for a part of that
+# split, and then leave out all files that have none: `a-train-at-dawn` would be all of `train`. So it is `a-trains-…`.
+_SPLIT: Final = re.compile(r"(?<![a-z])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![a-z])")
 
 
 def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
@@ -45,6 +48,7 @@ def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
     read = text[: 8 * limit]  # words further on would not fit anyway
     lowered = re.sub("['’]", "", _nfc(_nfc(read).lower()))  # "a dog's life" is three words
     words = "".join(c if _is_of_a_word(c) else " " for c in "".join(map(_shown, lowered))).split()
+    words = [_SPLIT.sub(r"\1s", word) for word in words]
     result = ""
     for word in words:
         if unicodedata.category(word[0])[0] == "M":

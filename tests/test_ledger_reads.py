@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ledgers import MODEL, NANOS, Book, new_id, row
 
 from oxenbatch.jobs import JobState
-from oxenbatch.ledger import news, reads, runs, sends
+from oxenbatch.ledger import news, reads, results, runs, sends
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.plan import Facts
 from oxenbatch.wire import Outcome
@@ -58,7 +58,9 @@ def test_an_empty_ledger_has_nothing_to_do(book: Book) -> None:
     assert reads.facts(book.ledger) == Facts(pending=False, submitting=0, uncertain=0, at_the_hub=0, succeeded=0)
     assert reads.counts(book.ledger) == dict.fromkeys(S, 0)
     assert reads.due_totals(book.ledger) == (0, Decimal(0), 0)
-    assert list(reads.listing(book.ledger)) == list(reads.results(book.ledger)) == list(reads.files(book.ledger)) == []
+    assert (
+        list(reads.listing(book.ledger)) == list(results.on_disk(book.ledger)) == list(reads.files(book.ledger)) == []
+    )
     assert reads.failures(book.ledger) == []
     assert reads.newest_event(book.ledger) == 0
 
@@ -218,7 +220,7 @@ def test_a_story_tells_everything_but_no_address(book: Book) -> None:
 
 def test_results_are_what_is_on_disk_in_the_manifests_order(book: Book) -> None:
     _one_of_each(book)
-    (result,) = reads.results(book.ledger)
+    (result,) = results.on_disk(book.ledger)
 
     assert (result["row_id"], result["file"]) == ("downloaded", "downloaded.png")
     assert (result["parameters"], result["metadata"]) == ({"prompt": "prompt downloaded"}, {})

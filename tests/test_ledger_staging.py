@@ -13,7 +13,7 @@ from ledgers import MODEL, NANOS, Book, check_all, new_id, row
 
 from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import JobState, Row, auto_seed, request_hash
-from oxenbatch.ledger import decisions, reads, sends, staging
+from oxenbatch.ledger import decisions, results, sends, staging
 from oxenbatch.names import collision_key
 from oxenbatch.wire import Outcome
 
@@ -278,7 +278,7 @@ def test_rerun_sets_a_result_aside_and_makes_the_row_anew(book: Book, state: Job
     assert kept["file"] == (f"set-aside/1-{files[0]}" if files else None)
     check_all(book.ledger)
     book.accept()
-    assert not list(reads.results(book.ledger))  # what is set aside is not of the dataset
+    assert not list(results.on_disk(book.ledger))  # what is set aside is not of the dataset
 
 
 @pytest.mark.parametrize("state", [s for s in _PAID if s not in _RESTING])
@@ -308,7 +308,7 @@ def test_a_row_can_change_again_and_again(book: Book) -> None:
         book.bring(JobState.DOWNLOADED)
 
     assert book.states() == ["downloaded"] * 4
-    assert [result["prompt"] for result in reads.results(book.ledger)] == ["one"]
+    assert [result["prompt"] for result in results.on_disk(book.ledger)] == ["one"]
     check_all(book.ledger)
 
 
@@ -317,7 +317,7 @@ def test_an_id_that_looks_like_an_old_key_is_an_id_like_any_other(book: Book, ro
     book.stage(row("one", id=row_id))
     book.bring(JobState.DOWNLOADED)
 
-    assert [result["row_id"] for result in reads.results(book.ledger)] == [row_id]
+    assert [result["row_id"] for result in results.on_disk(book.ledger)] == [row_id]
 
 
 def test_the_key_of_a_retired_job_is_no_rows_key(book: Book) -> None:

@@ -122,7 +122,7 @@ WEBM = b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm" + b"\x18\x53\x80\x67\x40\x20" + b
 BMP = b"BM" + struct.pack("<IHHI", 60, 0, 0, 54) + struct.pack("<I", 40) + bytes(42)
 
 _STILL = {"width": 37, "height": 21}
-_FILM = {"width": 64, "height": 48, "seconds": 0.167, "fps": 24.0}
+_FILM = {"width": 64, "height": 48, "seconds": 0.167, "fps": 24.0, "audio": False}
 WHOLE: dict[str, tuple[bytes, Media]] = {
     "png": (PNG, Media("png", "image", 6, 4)),
     "png by pillow": (_picture("PNG", "RGBA"), Media("png", "image", **_STILL)),
@@ -137,7 +137,7 @@ WHOLE: dict[str, tuple[bytes, Media]] = {
     "webp, animated": (_picture("WEBP", frames=3), Media("webp", "image", **_STILL)),
     "mp4": (_mp4(), Media("mp4", "video", **_FILM)),
     "mp4, index first": (_mp4(faststart=True), Media("mp4", "video", **_FILM)),
-    "mp4, sound": (_mp4(sound=True), Media("mp4", "video", **_FILM)),
+    "mp4, sound": (_mp4(sound=True), Media("mp4", "video", **{**_FILM, "audio": True})),
     "mp4, 64 bits": (_mp4(wide=True), Media("mp4", "video", **_FILM)),
     "mp4, turned": (_mp4(matrix=_TURNED), Media("mp4", "video", **{**_FILM, "width": 48, "height": 64})),
     "mov": (_mp4(ftyp=_box(b"ftyp", b"qt  \0\0\2\0qt  ")), Media("mov", "video", **_FILM)),
@@ -186,8 +186,8 @@ def test_a_file_cut_short_is_told_so(judge: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("x264-aac-faststart.mp4", Media("mp4", "video", 64, 48, 2.0, 24.0)),
-        ("x264-fragmented.mp4", Media("mp4", "video", 64, 48, 2.0, 24.0)),
+        ("x264-aac-faststart.mp4", Media("mp4", "video", 64, 48, 2.0, 24.0, audio=True)),
+        ("x264-fragmented.mp4", Media("mp4", "video", 64, 48, 2.0, 24.0, audio=False)),
         ("vp9.webm", Media("webm", "video")),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_real_encoders_file_is_understood(name: str, expected: Media) -> None:
 
 
 def test_a_fragmented_video_is_as_long_as_its_fragments(judge: Any) -> None:
-    assert judge(FRAGMENTED) == Media("mp4", "video", 64, 48, 0.5, 12.0)
+    assert judge(FRAGMENTED) == Media("mp4", "video", 64, 48, 0.5, 12.0, audio=False)
 
 
 def test_a_fragmented_video_may_only_end_between_fragments(judge: Any) -> None:
@@ -377,7 +377,7 @@ def test_a_large_video_is_judged_without_being_read(tmp_path: Path) -> None:
         file.write(_box(b"moov", _clock(b"mvhd", 600, 100), _trak(b"vide", [begin, begin + 30], _SIZES, wide=True)))
     tracemalloc.start()
     try:
-        assert inspect(path) == Media("mp4", "video", 64, 48, 0.167, 24.0)
+        assert inspect(path) == Media("mp4", "video", 64, 48, 0.167, 24.0, audio=False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

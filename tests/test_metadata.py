@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COLUMNS = ["file_name", "prompt", "model"]
-MEASURED = ["generation_id", "sha256", "bytes", "width", "height", "seconds", "fps", "cost", "created_at"]
+MEASURED = ["generation_id", "sha256", "bytes", "width", "height", "seconds", "fps", "audio", "cost", "created_at"]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_each_result_is_one_line_with_its_columns_in_order(book: Book, tmp_path:
     book.stage(row("A red cube", id="hero", parameters={"aspect": "1:1", "steps": 4}, metadata={"split": "train"}))
     (generation_id,) = book.accept()
     book.hear(generation_id, "succeeded", cost=Decimal("0.04"), completed_at=1_800_000_000.9)
-    kept = Kept("hero.mp4", "c" * 64, 7, "video/mp4", 640, 480, 5.0, 24.0)
+    kept = Kept("hero.mp4", "c" * 64, 7, "video/mp4", 640, 480, 5.0, 24.0, audio=True)
     keep(book.ledger, book.fetch(), kept, at=book.tick())
 
     assert write_metadata(book.ledger, tmp_path) == 1
@@ -56,7 +56,7 @@ def test_each_result_is_one_line_with_its_columns_in_order(book: Book, tmp_path:
     assert line == {
         "file_name": "hero.mp4", "prompt": "A red cube", "model": MODEL, "aspect": "1:1", "steps": 4, "split": "train",
         "generation_id": generation_id, "sha256": "c" * 64, "bytes": 7, "width": 640, "height": 480, "seconds": 5.0,
-        "fps": 24.0, "cost": 0.04, "created_at": "2027-01-15T08:00:00+00:00",
+        "fps": 24.0, "audio": True, "cost": 0.04, "created_at": "2027-01-15T08:00:00+00:00",
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _result(**more: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "file": "x.png", "prompt": "p", "model": "m", "parameters": {"prompt": "p"}, "metadata": {}, "seed": None,
         "generation_id": "g", "sha256": "s", "bytes": 9, "width": 64, "height": 32, "seconds": None, "fps": None,
-        "cost": None, "created_at": 0.0,
+        "audio": None, "cost": None, "created_at": 0.0,
     }  # fmt: skip
     return given | more
 

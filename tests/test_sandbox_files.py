@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 import time
 from io import BytesIO
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 from sandbox_kit import IMAGE, NESTED, OWN_HOST, VIDEO, Bench, words_of
 
+from oxenbatch.media import inspect
 from oxenbatch.sandbox import Faults
 from oxenbatch.sandbox.clockwork import Generation
 from oxenbatch.sandbox.media import render, size_of
@@ -98,8 +100,47 @@ def test_a_video_is_a_whole_mp4_with_the_index_in_front() -> None:
         ({"width": 2048, "height": 1}, (448, 96)),
     ],
 )
-def test_an_image_has_the_proportions_that_were_asked_for(parameters: dict[str, object], size: tuple[int, int]) -> None:
+def test_an_image_is_drawn_in_the_proportions_that_were_asked_for(
+    parameters: dict[str, object], size: tuple[int, int]
+) -> None:
     assert size_of(parameters) == size
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [
+        ({}, (448, 448)),
+        ({"aspect_ratio": "16:9"}, (448, 252)),
+        ({"width": 1024, "height": 512}, (1024, 512)),
+        ({"size": "1024x1536"}, (1024, 1536)),
+        ({"size": "2K", "aspect_ratio": "16:9"}, (2048, 1152)),
+        ({"resolution": "1K"}, (1024, 1024)),
+        ({"width": 2048, "height": 1}, (2048, 96)),
+        ({"width": 10**5, "height": 10**5}, (448, 448)),
+    ],
+)
+def test_an_image_is_as_large_as_was_asked_for(parameters: dict[str, object], size: tuple[int, int]) -> None:
+    generation = Generation("0" * 36, IMAGE, "image", parameters, None, None, None, 0, 0, 0, None, None)
+    assert Image.open(BytesIO(render(generation)[1])).size == size
+
+
+@pytest.mark.parametrize(
+    ("parameters", "seconds", "size", "audio"),
+    [
+        ({}, 5.0, (1280, 720), False),
+        ({"duration": 10, "aspect_ratio": "9:16", "generate_audio": True}, 10.0, (720, 1280), True),
+        ({"duration": 10, "resolution": "480p"}, 10.0, (853, 480), False),
+        ({"duration": "auto", "aspect_ratio": "99999:1"}, 5.0, (4096, 720), False),
+        ({"duration": 0}, 0.1, (1280, 720), False),
+    ],
+)
+def test_a_video_is_as_long_and_as_large_as_was_asked_for(
+    tmp_path: Path, parameters: dict[str, object], seconds: float, size: tuple[int, int], audio: bool
+) -> None:
+    generation = Generation("0" * 36, VIDEO, "video", parameters, None, None, None, 0, 0, 0, None, None)
+    (tmp_path / "x.mp4").write_bytes(render(generation)[1])
+    media = inspect(tmp_path / "x.mp4")
+    assert (media.seconds, (media.width, media.height), media.audio) == (seconds, size, audio)
 
 
 @pytest.mark.parametrize("prompt", ["", "x" * 5000, "\ud800 lone", "a\x00b\nc\u202e", "夕暮れの海", "🌊" * 50])

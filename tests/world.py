@@ -30,11 +30,11 @@ from urllib.parse import unquote
 import httpx
 
 from oxenbatch import __version__, download
-from oxenbatch.dataset import metadata
+from oxenbatch.dataset import metadata, replacing
 from oxenbatch.folder import want_lost_again
 from oxenbatch.hub import Hub
 from oxenbatch.jobs import Row
-from oxenbatch.ledger import reads, runs, sends, staging
+from oxenbatch.ledger import reads, results, runs, sends, staging
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.plan import Limits
 from oxenbatch.runner import ModelFacts, Runner, Summary
@@ -202,7 +202,7 @@ class World:
     @contextlib.contextmanager
     def _harnessed(self) -> Iterator[None]:
         """Steps that the engine takes by itself are points too, and what costs time and proves nothing is left out."""
-        fsync_folder, inspect, results = download.fsync_folder, download.inspect, reads.results
+        fsync_folder, inspect, on_disk = download.fsync_folder, download.inspect, results.on_disk
 
         def inspect_there(path: Path) -> Any:
             media = inspect(path)
@@ -217,8 +217,8 @@ class World:
             self.point("metadata.jsonl is renamed")
             fsync_folder(folder)
 
-        def results_there(ledger: Ledger) -> Iterator[dict[str, Any]]:
-            for result in results(ledger):
+        def on_disk_there(ledger: Ledger) -> Iterator[dict[str, Any]]:
+            for result in on_disk(ledger):
                 yield result
                 self.point("a line of metadata.jsonl is written")
 
@@ -226,8 +226,8 @@ class World:
             for where, name, stands_in in (
                 (download, "inspect", inspect_there),
                 (download, "fsync_folder", fsync_there),
-                (metadata, "fsync_folder", fsync_metadata),
-                (reads, "results", results_there),
+                (replacing, "fsync_folder", fsync_metadata),
+                (results, "on_disk", on_disk_there),
                 (httpx, "create_ssl_context", _tls),
                 (files, "render", small),
             ):
@@ -371,16 +371,16 @@ class World:
     def assert_files(self) -> None:
         """What the ledger says is on disk is there, byte for byte what the hub has made, each its own sample's."""
         with open_quickly(self.ledger_path) as ledger:
-            results = list(reads.results(ledger))
-        for result in results:
+            there = list(results.on_disk(ledger))
+        for result in there:
             made = self.hub.generations[result["generation_id"]]
             body, true = (self.folder / result["file"]).read_bytes(), small(made)[1]
             # What follows the end that the file declares is tolerated, see `oxenbatch.media`.
             assert body.startswith(true), f"{result['file']} is not whole"
             assert made.parameters["prompt"] == result["parameters"]["prompt"], "somebody else's picture"
         on_disk = {str(path.relative_to(self.folder)) for path in self.results()}
-        assert on_disk == {result["file"] for result in results}, "a file that the ledger does not know"
-        assert len({result["generation_id"] for result in results}) == len(results)
+        assert on_disk == {result["file"] for result in there}, "a file that the ledger does not know"
+        assert len({result["generation_id"] for result in there}) == len(there)
 
 
 def open_quickly(path: Path, *, create: bool = False) -> Ledger:

@@ -14,6 +14,7 @@ import click
 
 from oxenbatch import advice
 from oxenbatch.cli.access import batch_argument, ledgers_of, short_name
+from oxenbatch.cli.oddities import oddities_of, oddity_lines
 from oxenbatch.cli.options import dollars, option, plural, screen_width
 from oxenbatch.cli.tables import Column, fit, table
 from oxenbatch.cli.view import Tally, cap_of_run, span
@@ -94,6 +95,7 @@ def status_of(path: Path, *, now: float) -> dict[str, Any]:
         found = reads.failures(ledger, 100)
         left, source = reads.is_unfinished(ledger), reads.source(ledger)
         charged = reads.charged(ledger)
+        odd = oddities_of(ledger)
     running = runs.goes_on(run, now=now)
     reasons = [advice.Reason(f.state, f.error, f.count, f.example) for f in found]
     folder = str(path.parent)
@@ -121,6 +123,7 @@ def status_of(path: Path, *, now: float) -> dict[str, Any]:
             {"state": str(r.state), "cause": str(advice.why(r.state, r.error)), "error": r.error, "count": r.count,
              "example": r.example} for r in reasons
         ],
+        "oddities": odd,
         "running": running,
         "last_run": run and {name: run[name] for name in RUN_TOLD},
         "next": [{"why": step.words, "command": step.command} for step in steps],
@@ -155,6 +158,8 @@ def _one(one: dict[str, Any], width: int | None) -> Iterator[str]:
     if one["last_run"]:
         yield _cut(f"  {'last run':<12} {run_words(one['last_run'], running=one['running'], now=now)}", width)
     yield from trouble_lines(advice.troubles(_reasons([one])), one["folder"], width)
+    for line in oddity_lines(one["oddities"], one["folder"]):
+        yield _cut(f"  {line}", width)
     yield from _next(one["next"], done=one["states"]["downloaded"] > 0)
 
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from oxenbatch.download import fsync_folder
-from oxenbatch.errors import MachineError, printable
-from oxenbatch.ledger import reads
+from oxenbatch.dataset.columns import Columns
+from oxenbatch.dataset.replacing import replaced
+from oxenbatch.ledger import results
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from oxenbatch.ledger.book import Ledger
 
 NAME: Final = "metadata.jsonl"
-MEASURED: Final = ("sha256", "bytes", "width", "height", "seconds", "fps")
+MEASURED: Final = ("sha256", "bytes", "width", "height", "seconds", "fps", "audio")
 
 
 def write_metadata(ledger: Ledger, folder: Path) -> int:
@@ -28,22 +28,21 @@ def write_metadata(ledger: Ledger, folder: Path) -> int:
 
     A reader sees the old file or the new one, never a part. `MachineError` where it cannot be written.
     """
-    path = folder / NAME
-    part = folder / f"{NAME}.part"
+    with replaced(folder / NAME) as file:
+        columns = Columns()
+        count = write_lines(file, (columns.see(line_of(result)) for result in results.on_disk(ledger)))
+        if columns.mixed:  # seldom: so what is usually enough is done first
+            file.seek(0)
+            file.truncate()
+            count = write_lines(file, columns.as_text(map(line_of, results.on_disk(ledger))))
+    return count
+
+
+def write_lines(file: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
+    """Each is a line of JSON in the file; how many they are."""
     count = 0
-    try:
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "w",
-                       encoding="utf-8", newline="\n") as file:  # fmt: skip
-            for result in reads.results(ledger):
-                file.write(json.dumps(line_of(result), ensure_ascii=False) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        fsync_folder(folder)
-    except OSError as error:
-        raise MachineError(f"cannot write {printable(path)}: {error}") from error
+    for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the answer
+        file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace"))
     return count
 
 
@@ -61,6 +60,8 @@ def line_of(result: dict[str, Any]) -> dict[str, Any]:
         "model": result["model"],
     }
     measured = {name: result[name] for name in MEASURED}
+    if measured["audio"] is not None:
+        measured["audio"] = bool(measured["audio"])
     for name, value in parameters.items():
         clash = measured.get(name) is not None and measured[name] != value
         line[f"requested_{name}" if clash else name] = value

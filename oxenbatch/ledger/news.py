@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.errors import printable
 from oxenbatch.jobs import Event
 from oxenbatch.ledger.book import to_nanos
+from oxenbatch.media import Media
+from oxenbatch.media.asked import mismatches
 from oxenbatch.wire import STATUS_EVENTS, Generation
 from oxenbatch.words import Cause, cause_of, fails_again, failure_event
 
@@ -258,20 +261,34 @@ class Kept:
     height: int | None = None
     seconds: float | None = None
     fps: float | None = None
+    audio: bool | None = None
+    blank: bool | None = None
+    """Whether it is of one colour; None where that could not be told."""
 
 
 def keep(ledger: Ledger, fetch: Fetch, kept: Kept, *, at: float) -> None:
-    """The sample's file is recorded; its address is forgotten."""
+    """The sample's file is recorded, and how it differs from what was asked for; its address is forgotten."""
     with ledger.immediate():
         ledger.conn.execute(
             "update generations set state = 'downloaded', result_url = null, file = ?, sha256 = ?, bytes = ?,"
-            " media_type = ?, width = ?, height = ?, seconds = ?, fps = ?, downloaded_at = ?,"
-            " fetch_tries = fetch_tries + 1 where generation_id = ?",
+            " media_type = ?, width = ?, height = ?, seconds = ?, fps = ?, audio = ?, blank = ?, mismatches = ?,"
+            " downloaded_at = ?, fetch_tries = fetch_tries + 1 where generation_id = ?",
             (kept.file, kept.sha256, kept.bytes, kept.media_type, kept.width, kept.height, kept.seconds, kept.fps,
-             at, fetch.generation_id),
+             kept.audio, kept.blank, _mismatches(ledger, fetch.sample_id, kept), at, fetch.generation_id),
         )  # fmt: skip
         ledger.move(fetch.sample_id, Event.FETCHED, at=at, generation_id=fetch.generation_id,
                     columns={"file": kept.file, "not_before": None, "error": None})  # fmt: skip
+
+
+def _mismatches(ledger: Ledger, sample_id: int, kept: Kept) -> str | None:
+    """What the file is not, although its request asked for it, as JSON; None where it is all that."""
+    row = ledger.conn.execute(
+        "select j.parameters from samples s join jobs j on j.id = s.job_id where s.id = ?", (sample_id,)
+    ).fetchone()
+    kind: Literal["image", "video"] = "video" if kept.media_type.startswith("video/") else "image"
+    media = Media(kept.file.rpartition(".")[2], kind, kept.width, kept.height, kept.seconds, kept.fps, kept.audio)
+    found = mismatches(json.loads(row["parameters"]), media)
+    return json.dumps([one._asdict() for one in found], ensure_ascii=False) if found else None
 
 
 def fetch_failed(

@@ -228,22 +228,6 @@ def story(ledger: Ledger, job_id: int) -> Story:
     )
 
 
-RESULTS: Final = """
-select g.file, j.prompt, j.model, j.parameters, j.metadata, s.seed, j.key, j.row_id, s.number, j.samples,
-       g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.cost,
-       coalesce(g.completed_at, g.downloaded_at) as created_at
-from samples s join jobs j on j.id = s.job_id join generations g on g.generation_id = s.generation_id
-where s.state = 'downloaded' and j.key not like 'set-aside:%'
-order by j.position, j.id, s.number
-"""
-
-
-def results(ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """One dict a file on disk, in the manifest's order; `parameters` and `metadata` are dicts."""
-    for row in ledger.conn.execute(RESULTS):
-        yield {**dict(row), "parameters": json.loads(row["parameters"]), "metadata": json.loads(row["metadata"])}
-
-
 def files(ledger: Ledger) -> Iterator[tuple[int, str, int]]:
     """(sample id, file, bytes) of every file that should be on disk."""
     for row in ledger.conn.execute(

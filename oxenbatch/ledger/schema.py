@@ -211,13 +211,24 @@ WATCHED = (
     "alter table runs add column mood text",
 )
 
+# What a result is, held against what was asked for, and against the other results: docs/datasets.md.
+MEASURED = (
+    "alter table generations add column audio integer check (audio in (0, 1))",
+    "alter table generations add column blank integer check (blank in (0, 1))",
+    "alter table generations add column mismatches text",
+    "create index generations_by_bytes on generations (sha256, state) where sha256 is not null",
+    "create index generations_blank on generations (generation_id) where blank = 1",
+    "create index generations_mismatched on generations (generation_id) where mismatches is not null",
+)
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
         "m001_ledger",
         (BATCH, RUNS, JOBS, SUBMISSIONS, SAMPLES, GENERATIONS, EVENTS, *INDEXES, RESULTS_VIEW),
     ),
-    ("m0xx_watched_runs", WATCHED),
+    ("m002_watched_runs", WATCHED),
+    ("m003_measured", MEASURED),
 )
 VERSION: Final = len(STEPS)
 

@@ -25,6 +25,8 @@ class Media(NamedTuple):
     """Of a video, to the millisecond."""
     fps: float | None = None
     """Mean frames a second, to three places, so that 24000/1001 is the 23.976 that people know."""
+    audio: bool | None = None
+    """Whether a video has a sound track; a silent one counts."""
 
 
 class File:

@@ -78,6 +78,7 @@ class _Track:
     """What a track says of itself; `scale` is ticks a second."""
 
     pictures: bool = False
+    sound: bool = False
     number: int = 0
     scale: int = 0
     ticks: int = 0
@@ -135,7 +136,8 @@ class _Film:
             case b"mdhd":
                 track.scale, _ = _clock(_head(f, stop, 32))
             case b"hdlr":
-                track.pictures = track.pictures or _head(f, stop, 12)[8:] == b"vide"
+                handler = _head(f, stop, 12)[8:]
+                track.pictures, track.sound = track.pictures or handler == b"vide", track.sound or handler == b"soun"
             case b"tkhd":
                 body = _head(f, stop, 96)
                 track.number = int.from_bytes(body[20:24] if body[0] else body[12:16])
@@ -195,7 +197,9 @@ class _Film:
         # The head of a fragmented video does not know how long it became.
         seconds = round(length if b"moof" in self.seen else self.seconds or length, 3)
         fps = round(track.frames / length, 3) if length else 0.0
-        return Media(extension, "video", track.size[0] or None, track.size[1] or None, seconds or None, fps or None)
+        width, height = track.size
+        sound = any(track.sound for track in self.tracks)
+        return Media(extension, "video", width or None, height or None, seconds or None, fps or None, sound)
 
 
 def _head(f: File, stop: int, count: int) -> bytes:

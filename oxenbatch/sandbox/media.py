@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 import textwrap
 from colorsys import hls_to_rgb
 from functools import cache, lru_cache
-from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+from .clips import clip
+from .models import CATALOGUE
+from .parameters import defaults, seconds
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from .clockwork import Generation
 
 LONGEST_SIDE: Final = 448  # pixels: enough to read the prompt, small enough for 1,600 of them in seconds
+LEAST_SIDE: Final = 96  # the words need some room
+LARGEST_SIDE: Final = 4096  # as large as any model makes them
 _MARGIN: Final = 20
 _OURS: Final = UUID("6f78656e-6261-5463-8873-616e64626f78")  # names the kind of our box in an MP4 file
 
@@ -49,14 +55,19 @@ def prompt_of(parameters: dict[str, Any]) -> str:
 
 
 def _video(generation: Generation) -> bytes:
-    """The one clip (five seconds, whatever was asked for), and behind it a box of its own that players skip."""
+    """The clip as it was asked for, and behind it a box of its own that players skip."""
+    asked = (defaults(model) if (model := CATALOGUE.get(generation.model)) else {}) | generation.parameters
+    film = clip(max(0.1, float(seconds(asked))), _video_size(asked), audio=asked.get("generate_audio") is True)
     payload = _OURS.bytes + json.dumps(_about(generation)).encode()
-    return _clip() + struct.pack(">I4s", 8 + len(payload), b"uuid") + payload
+    return film + struct.pack(">I4s", 8 + len(payload), b"uuid") + payload
 
 
-@cache
-def _clip() -> bytes:
-    return (files(__package__) / "clip.mp4").read_bytes()
+def _video_size(asked: dict[str, Any]) -> tuple[int, int]:
+    """Width and height in pixels: the asked-for proportions, and 720 lines where no other number is asked for."""
+    width, height = _proportions(asked) if "aspect_ratio" in asked else (16.0, 9.0)
+    lines = str(asked.get("resolution", "")).removesuffix("p")
+    scale = (int(lines) if re.fullmatch("[0-9]{3,4}", lines) else 720) / min(width, height)
+    return min(LARGEST_SIDE, round(width * scale)), min(LARGEST_SIDE, round(height * scale))
 
 
 def _image(generation: Generation) -> bytes:
@@ -66,6 +77,7 @@ def _image(generation: Generation) -> bytes:
 
     about = _about(generation)
     width, height = size_of(generation.parameters)
+    full = _full_size(generation.parameters) or (width, height)
     # Text is drawn as shades of grey, and a palette makes ground and ink of them: half the work of drawing in colour.
     image = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(image)
@@ -79,6 +91,8 @@ def _image(generation: Generation) -> bytes:
         if top > height - 75:
             break
         draw.text((_MARGIN, top), line, font=large, fill=255)
+    if full != image.size:
+        image = image.resize(full, Image.Resampling.NEAREST)
     image.putpalette(_ramp(generation.id))
     words = PngInfo()
     for name, value in about.items():
@@ -108,10 +122,22 @@ def _ramp(generation_id: str) -> list[int]:
 
 
 def size_of(parameters: dict[str, Any]) -> tuple[int, int]:
-    """Width and height in pixels: the asked-for proportions, at a moderate size."""
+    """Width and height in pixels of what is drawn: the asked-for proportions, at a moderate size."""
     width, height = _proportions(parameters)
     scale = LONGEST_SIDE / max(width, height)
-    return max(96, round(width * scale)), max(96, round(height * scale))
+    return max(LEAST_SIDE, round(width * scale)), max(LEAST_SIDE, round(height * scale))
+
+
+def _full_size(parameters: dict[str, Any]) -> tuple[int, int] | None:
+    """The size in pixels that was asked for, in any of its three ways; None where none was."""
+    width, height = _proportions(parameters)
+    found = re.fullmatch("([1-4])[Kk]", str(parameters.get("resolution") or parameters.get("size")))
+    if found:
+        scale = int(found[1]) * 1024 / max(width, height)
+        width, height = width * scale, height * scale
+    sides = max(LEAST_SIDE, round(width)), max(LEAST_SIDE, round(height))
+    # Smaller numbers are proportions, as 16:9 is; larger ones no model makes.
+    return sides if max(width, height) > 64 and max(sides) <= LARGEST_SIDE else None
 
 
 def _proportions(parameters: dict[str, Any]) -> tuple[float, float]:

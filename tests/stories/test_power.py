@@ -29,7 +29,7 @@ import world
 from world import VIDEO, World, rows, scratch
 
 from oxenbatch.download import hash_of
-from oxenbatch.ledger import reads
+from oxenbatch.ledger import results
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.media import Damaged, inspect
 from oxenbatch.plan import Limits
@@ -523,7 +523,7 @@ def _judge(world: World, found: Found) -> None:
     whole = 0
     with Ledger.open(world.ledger_path) as ledger:
         known = {row[0] for row in ledger.conn.execute("select generation_id from generations")}
-        for result in reads.results(ledger):
+        for result in results.on_disk(ledger):
             try:
                 path = world.folder / result["file"]
                 inspect(path)

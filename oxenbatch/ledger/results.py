@@ -1,0 +1,127 @@
+"""What the batch has brought: its results with all that is known of them, and what is odd about them. Only reads."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from oxenbatch.jobs import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from oxenbatch.ledger.book import Ledger
+
+# `same_as`: the file of the first result with the same bytes; an index has the hashes, so only twins cost a look.
+RECORDS: Final = """
+select s.state, s.error, g.file, j.prompt, j.model, j.parameters, j.metadata, s.seed, j.key, j.row_id, s.number,
+       j.samples, g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.audio,
+       g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
+       coalesce(g.completed_at, g.downloaded_at) as created_at,
+       case when s.state = 'downloaded' and (select count(*) from (select 1 from generations
+         where sha256 = g.sha256 and state = 'downloaded' limit 2)) > 1 then (
+         select d.file from generations d join samples t on t.id = d.sample_id join jobs k on k.id = t.job_id
+         where d.sha256 = g.sha256 and d.state = 'downloaded' order by k.position, k.id, t.number limit 1
+       ) end as same_as
+from samples s join jobs j on j.id = s.job_id left join generations g on g.generation_id = s.generation_id
+where s.state in ({states}) and (s.wanted = 1 or s.state = 'downloaded') and j.key not like 'set-aside:%'
+order by j.position, j.id, s.number
+"""
+
+
+def on_disk(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """One dict a file on disk, in the manifest's order; `parameters` and `metadata` are dicts."""
+    return records(ledger, (JobState.DOWNLOADED,))
+
+
+def records(ledger: Ledger, states: Collection[JobState]) -> Iterator[dict[str, Any]]:
+    """One dict a sample in these states, in the manifest's order, as `on_disk` has them; also `state` and `error`.
+
+    `same_as` names the first result with the same bytes, where there are several; `mismatches` is a list.
+    """
+    marks = ", ".join("?" * len(states))
+    for row in ledger.conn.execute(RECORDS.format(states=marks), tuple(states)):
+        record = dict(row)
+        for name in ("parameters", "metadata"):
+            record[name] = json.loads(record[name])
+        record["mismatches"] = json.loads(record["mismatches"] or "[]")
+        yield record
+
+
+@contextmanager
+def one_moment(ledger: Ledger) -> Iterator[None]:
+    """All that the block reads is of one moment, whatever a run beside it writes."""
+    ledger.conn.execute("begin")
+    try:
+        yield
+    finally:
+        ledger.conn.execute("rollback")  # nothing was written
+
+
+# -- what is odd --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Results that are odd in the same way."""
+
+    what: str
+    """`mismatch`, `identical` or `blank`."""
+    says: str
+    """A sentence without its subject: `duration: asked 10, got 5 s`."""
+    count: int
+    files: tuple[str, ...]
+    """Some of them."""
+
+
+EXAMPLES: Final = 3
+
+
+def oddities(ledger: Ledger, limit: int = 20) -> list[Oddity]:
+    """What is odd about the results on disk, grouped, the most frequent of each kind first."""
+    found = _mismatched(ledger) + _identical(ledger) + _blank(ledger)
+    return found[:limit]
+
+
+def _mismatched(ledger: Ledger) -> list[Oddity]:
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for file, mismatches in ledger.conn.execute(
+        "select file, mismatches from generations where mismatches is not null and state = 'downloaded'"
+        " order by generation_id"
+    ):
+        for one in json.loads(mismatches):
+            says = f"{one['field']}: asked {_shown(one['asked'])}, got {one['got']}"
+            group = groups.setdefault(("mismatch", says), [0, []])
+            group[0] += 1
+            if group[0] <= EXAMPLES:
+                group[1].append(file)
+    told = [Oddity(what, says, count, tuple(sorted(files))) for (what, says), (count, files) in groups.items()]
+    return sorted(told, key=lambda one: (-one.count, one.says))
+
+
+def _shown(asked: Any) -> str:
+    return asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)
+
+
+def _identical(ledger: Ledger) -> list[Oddity]:
+    rows = ledger.conn.execute(
+        "select sha256, count(*) as n from generations where state = 'downloaded' and sha256 is not null"
+        " group by sha256 having n > 1 order by n desc, sha256"
+    ).fetchall()
+    return [
+        Oddity("identical", "the same bytes", row["n"], _files(ledger, "sha256 = ?", row["sha256"])) for row in rows
+    ]
+
+
+def _blank(ledger: Ledger) -> list[Oddity]:
+    count = ledger.conn.execute("select count(*) from generations where blank = 1 and state = 'downloaded'").fetchone()
+    return [Oddity("blank", "one colour", count[0], _files(ledger, "blank = 1"))] if count[0] else []
+
+
+def _files(ledger: Ledger, where: str, *bound: Any) -> tuple[str, ...]:
+    rows = ledger.conn.execute(
+        f"select file from generations where {where} and state = 'downloaded' order by file limit {EXAMPLES}", bound
+    )
+    return tuple(row[0] for row in rows)
