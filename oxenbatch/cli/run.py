@@ -18,6 +18,8 @@ from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
 from oxenbatch.cli.progress import Progress
 from oxenbatch.errors import OxenbatchError, gravest, printable
+from oxenbatch.shards import FOLDER as SHARDS
+from oxenbatch.shards import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
         help="The hub's address.")  # fmt: skip
+@option("--shard", metavar="K/N", help="Only part K of N of the rows, with its part of the limits, for a job array.")
 @option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
@@ -105,6 +108,7 @@ class RunCommand:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.quiet: bool = options["quiet"]
+        self.shard: Shard | None = None
         self.progress = Progress(options["progress"], quiet=self.quiet)
         set_up(
             self.progress.say,
@@ -123,6 +127,7 @@ class RunCommand:
 
         codes = {0}
         try:
+            self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = self._overrides()
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
@@ -183,11 +188,11 @@ class RunCommand:
 
     def _run_manifest(self, manifest: Manifest, access: Access, catalog: Catalog | None) -> int:
         """The newest unfinished dated batch first, then today's."""
-        from oxenbatch.batch import unfinished_dated  # noqa: PLC0415
+        from oxenbatch.dates import unfinished_dated  # noqa: PLC0415
 
         today = self._today()
         if manifest.dated and not self.options["date"] and not self.options["output"]:
-            earlier = unfinished_dated(manifest, today)
+            earlier = unfinished_dated(manifest, today, self._ledgers_in)
             if earlier:
                 self._say(f"first, {printable(earlier[0])} is finished")
                 code = self._run_batch(manifest, *earlier, access, catalog)
@@ -213,6 +218,7 @@ class RunCommand:
             retry_failed=self.options["retry_failed"],
             rebuild=self.options["rebuild"],
             ledger=self.options["ledger"],
+            shard=self.shard,
         )
         if self.options["dry_run"]:
             return self._dry_run(batch)
@@ -230,6 +236,11 @@ class RunCommand:
             words += f" and {would.unpriced} whose price is not known"
         click.echo(words)
         return 0
+
+    def _ledgers_in(self, folder: Path) -> list[Path]:
+        from oxenbatch.folder import LEDGER  # noqa: PLC0415
+
+        return [(folder / SHARDS / self.shard.folder if self.shard else folder) / LEDGER]
 
     def _today(self) -> dt.date:
         chosen = self.options["date"]

@@ -247,6 +247,11 @@ def first_send_at(ledger: Ledger) -> float | None:
     return None if at is None else float(at)
 
 
+def job_count(ledger: Ledger) -> int:
+    """How many jobs the ledger has, those that are no longer wanted too."""
+    return int(ledger.conn.execute("select count(*) from jobs").fetchone()[0])
+
+
 def generation_count(ledger: Ledger) -> int:
     """How many generations the ledger has."""
     return int(ledger.conn.execute("select count(*) from generations").fetchone()[0])

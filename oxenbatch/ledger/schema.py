@@ -201,11 +201,47 @@ left join generations on generations.generation_id = samples.generation_id
 order by jobs.position, samples.number
 """
 
+SHARD = """
+create table shard (
+  id integer primary key check (id = 1),
+  number integer not null check (number >= 1),
+  total integer not null check (total >= number)
+) strict
+"""
+
+SHARED_REQUESTS = """
+create table shared_requests (
+  request_hash text primary key
+) strict, without rowid
+"""
+
+MERGE = """
+create table merge (
+  id integer primary key check (id = 1),
+  merged_at real not null,
+  newest_event integer not null,
+  taken_over_at real
+) strict
+"""
+
+PARTS = """
+create table parts (
+  id integer primary key,
+  ledger text not null unique,
+  newest_event integer not null,
+  samples integer not null
+) strict
+"""
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
         "m001_ledger",
         (BATCH, RUNS, JOBS, SUBMISSIONS, SAMPLES, GENERATIONS, EVENTS, *INDEXES, RESULTS_VIEW),
+    ),
+    (
+        "m002_shards",
+        (SHARD, SHARED_REQUESTS, MERGE, PARTS, "alter table batch add column superseded_by text"),
     ),
 )
 VERSION: Final = len(STEPS)
