@@ -41,6 +41,7 @@ LEFT_OUT: Final = {
     "shared_requests": "the merged batch has all of a request's sends itself",
     "merge": "it tells of one merge, and this is another",
     "parts": "so do these",
+    "successor": "whoever has one is not merged anew",
 }
 OVERLAPS: Final = (
     (

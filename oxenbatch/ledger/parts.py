@@ -163,13 +163,13 @@ def is_merged(ledger: Ledger) -> bool:
 
 def superseded_by(ledger: Ledger) -> str | None:
     """The folder of the batch that has gone on with the rows of this one; None: nobody has."""
-    row = ledger.conn.execute("select superseded_by from batch").fetchone()
-    return os.path.normpath(ledger.path.parent / row[0]) if row and row[0] else None
+    row = ledger.conn.execute("select folder from successor").fetchone()
+    return os.path.normpath(ledger.path.parent / row[0]) if row else None
 
 
 def supersede(ledger: Ledger, by: Path) -> None:
     """No run goes on here: the batch in the folder `by` does."""
-    ledger.conn.execute("update batch set superseded_by = ?", (os.path.relpath(by, ledger.path.parent),))
+    ledger.conn.execute("insert or replace into successor values (1, ?)", (os.path.relpath(by, ledger.path.parent),))
 
 
 def take_over(ledger: Ledger, *, at: float) -> None:

@@ -233,6 +233,13 @@ create table parts (
 ) strict
 """
 
+SUCCESSOR = """
+create table successor (
+  id integer primary key check (id = 1),
+  folder text not null
+) strict
+"""
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
@@ -241,7 +248,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ),
     (
         "m002_shards",
-        (SHARD, SHARED_REQUESTS, MERGE, PARTS, "alter table batch add column superseded_by text"),
+        (SHARD, SHARED_REQUESTS, MERGE, PARTS, SUCCESSOR),
     ),
 )
 VERSION: Final = len(STEPS)
