@@ -78,6 +78,9 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
         help="The hub's address.")  # fmt: skip
 @option("--shard", metavar="K/N", help="Only part K of N of the rows, with its part of the limits, for a job array.")
+@option("--dask", metavar="ADDRESS",
+        help="Spread the batch over the workers of this dask scheduler; `local` starts some here.")  # fmt: skip
+@option("--shards", type=click.IntRange(1), help="With --dask: cut the batch into so many. [as many as run at once]")
 @option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
@@ -96,9 +99,15 @@ def run(manifests: tuple[str, ...], **options: Any) -> None:
       oxenbatch run prompts.yaml
       oxenbatch run prompts.txt --model nano-banana-2 -c 16 --max-cost 5
       oxenbatch run prompts.yaml --sandbox
+      oxenbatch run prompts.yaml --dask tcp://10.0.0.1:8786
     """
     if len(manifests) > 1 and (options["output"] or options["ledger"]):
         raise click.UsageError("each manifest has its own output: with -o or --ledger, give one manifest")
+    for flag in ("shard", "ledger", "dry_run"):
+        if options["dask"] and options[flag]:
+            raise click.UsageError(f"--{flag.replace('_', '-')} does not go with --dask")
+    if options["sandbox"] and options["dask"] not in (None, "local"):
+        raise click.UsageError("other machines do not see this one's stand-in hub: use --dask local, or --hub")
     sys.exit(RunCommand(options).run_all(manifests))
 
 
@@ -131,7 +140,7 @@ class RunCommand:
             overrides = self._overrides()
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
-                catalog = read_catalog(access, self._say)
+                catalog = None if self.options["dask"] else read_catalog(access, self._say)
                 for manifest in loaded:
                     codes.add(self._run_manifest(manifest, access, catalog))
                     if not codes <= GOES_ON:
@@ -166,7 +175,7 @@ class RunCommand:
             from oxenbatch.settings import find_key  # noqa: PLC0415
 
             url = origin_of(self.options["hub"])
-            yield Access(url, find_key(self.options["hub"]))
+            yield Access(url, None if self.options["dask"] else find_key(self.options["hub"]))  # workers have their own
             return
         from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
         from oxenbatch.folder import locked  # noqa: PLC0415
@@ -206,6 +215,8 @@ class RunCommand:
     ) -> int:
         from oxenbatch.batch import Batch  # noqa: PLC0415
 
+        if self.options["dask"]:
+            return self._run_on_cluster(manifest, folder, date, access)
         limits = self._limits(manifest)
         batch = Batch(
             manifest,
@@ -229,6 +240,29 @@ class RunCommand:
         self._report(plan, summary)
         return summary.exit_code
 
+    def _run_on_cluster(self, manifest: Manifest, folder: Path, date: dt.date, access: Access) -> int:
+        from oxenbatch import cluster  # noqa: PLC0415 - not for --help
+
+        o = self.options
+        if access.key:  # the stand-in's, for workers that are processes of this one
+            os.environ["OXEN_API_KEY"] = access.key
+        request = cluster.Request(
+            manifest,
+            self._overrides(),
+            folder,
+            date,
+            access.url,
+            self._limits(manifest),
+            o["changed"],
+            o["rebuild"],
+            o["retry_failed"],
+            o["shards"],
+        )
+        plan, summary = cluster.run(o["dask"], request, self._say)
+        self.summaries.append((plan, summary))
+        self._report(plan, summary)
+        return summary.exit_code
+
     def _dry_run(self, batch: Batch) -> int:
         would = batch.rehearse()
         words = f"would send {plural(would.samples, 'generation')}, for about ${dollars(would.cost)}"
@@ -240,6 +274,8 @@ class RunCommand:
     def _ledgers_in(self, folder: Path) -> list[Path]:
         from oxenbatch.folder import LEDGER  # noqa: PLC0415
 
+        if self.options["dask"]:
+            return sorted((folder / SHARDS).glob(f"*/{LEDGER}"))
         return [(folder / SHARDS / self.shard.folder if self.shard else folder) / LEDGER]
 
     def _today(self) -> dt.date:
@@ -294,7 +330,7 @@ class RunCommand:
             return
         for reason in summary.reasons:
             click.echo(f"stopped: {printable(reason)}", err=True)
-        for line in failure_lines(plan.ledger, plan.folder):
+        for line in failure_lines(plan.ledger, plan.folder) if plan.ledger.is_file() else ():
             click.echo(line, err=True)
         click.echo(
             f"{printable(plan.folder)}: {plural(summary.done, 'file')},"

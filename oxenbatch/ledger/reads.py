@@ -70,6 +70,14 @@ def due_totals(ledger: Ledger) -> tuple[int, Decimal, int]:
     return row[0], to_dollars(row[1]), row[2]
 
 
+def cheapest_due(ledger: Ledger) -> int | None:
+    """Nanodollars that the cheapest unsent sample with a price is expected to cost; None where there is none."""
+    row = ledger.conn.execute(
+        "select min(estimate_nanos) from samples where state = 'pending' and wanted = 1"
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The one row of `batch`."""
