@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TESTED := $(VENV)/.ready-to-test
+# Extras with a lock of their own: too large for everybody's environment.
+EXTRAS = $(shell $(PYTHON) -c 'import tomllib; print(*(f"--extra {x}" for x in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"] if x not in ("dask", "oxen")))' 2>/dev/null)
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check lint types test demo chaos bench docs clean lock
@@ -32,7 +36,11 @@ lint: $(READY) ## style, spelling, dependencies, and who may import whom
 types: $(READY) ## strict static types
 	@$(BIN)/mypy
 
-test: $(READY) ## the tests
+$(TESTED): $(READY) requirements-dask.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements requirements-dask.lock
+	@touch $@
+
+test: $(TESTED) ## the tests
 	@$(BIN)/python -m pytest -n 2
 
 docs: $(READY) ## fail where a page and the program disagree
@@ -49,7 +57,8 @@ bench: $(READY) ## makespan and hub calls against the ideal, as ratios
 
 lock: ## choose versions anew and write requirements.lock
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv)
-	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --no-header --no-annotate --python-version 3.11 --all-extras --group dev pyproject.toml --output-file requirements.lock
+	@$(COMPILE) --upgrade $(EXTRAS) --group dev --output-file requirements.lock
+	@$(COMPILE) --upgrade --extra dask --constraints requirements.lock --output-file requirements-dask.lock
 
 clean: ## remove everything that can be made again
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out

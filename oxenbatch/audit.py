@@ -6,6 +6,7 @@ knowledge of charges.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -51,41 +52,48 @@ class Audit:
 
 async def audit(ledger: Ledger, hub: Hub, *, siblings: Sequence[Path] = ()) -> Audit:
     """Hold the ledger against every row of the hub's history since the batch began; `HubTrouble` where it cannot be."""
-    result = Audit(known=reads.generation_count(ledger))
-    begun = reads.first_send_at(ledger)
+    return await audit_all([ledger], hub, siblings=siblings)
+
+
+async def audit_all(ledgers: Sequence[Ledger], hub: Hub, *, siblings: Sequence[Path] = ()) -> Audit:
+    """`audit` of a batch that is in several ledgers, as if it were in one."""
+    result = Audit(known=sum(map(reads.generation_count, ledgers)))
+    begun = min((at for ledger in ledgers if (at := reads.first_send_at(ledger)) is not None), default=None)
     if begun is None:
         return result
-    found: set[str] = set()
-    costly: dict[int, int] = {}
-    for row in await hub.history_since(begun - SLACK_S):
-        if sends.owned(ledger, [row.generation_id]):
-            found.add(row.generation_id)
-            news.apply(ledger, [row], at=hub.time.now())
+    rows = await hub.history_since(begun - SLACK_S)
+    ids = [row.generation_id for row in rows]
+    owners = {found: ledger for ledger in ledgers for found in sends.owned(ledger, ids)}
+    others = sends.elsewhere(siblings, ids, ()).owned
+    costly: Counter[tuple[Ledger, int]] = Counter()
+    for row in rows:
+        if owner := owners.get(row.generation_id):
+            news.apply(owner, [row], at=hub.time.now())
             result.charged += row.cost or 0
-            if row.cost is not None and (job := reads.job_of(ledger, row.generation_id)) is not None:
-                costly[job] = costly.get(job, 0) + 1
+            if row.cost is not None and (job := reads.job_of(owner, row.generation_id)) is not None:
+                costly[owner, job] += 1
             continue
-        job = _maker(ledger, row, hub) if _since(row, begun) else None
-        if job is None or sends.elsewhere(siblings, [row.generation_id], ()).owned:
+        maker = _maker(ledgers, row, hub) if _since(row, begun) and row.generation_id not in others else None
+        if maker is None:
             result.others += 1
             continue
         result.orphans.append(
             {
                 "generation_id": row.generation_id,
-                "job": reads.name_of(ledger, job),
+                "job": reads.name_of(*maker),
                 "status": row.status,
                 "cost": None if row.cost is None else str(row.cost),
                 "prompt": str(row.echo.get("prompt", "")),
             }
         )
-        costly[job] = costly.get(job, 0) + (row.cost is not None)
-    result.found = len(found)
-    result.missing = [i for i in reads.generation_ids(ledger) if i not in found]
-    result.recorded = reads.charged(ledger)
-    for job, count in costly.items():
-        wanted = reads.results_allowed(ledger, job)
+        costly[maker] += row.cost is not None
+    result.found = len(owners)
+    result.missing = [i for ledger in ledgers for i in reads.generation_ids(ledger) if i not in owners]
+    result.recorded = sum(map(reads.charged, ledgers), Decimal(0))
+    for maker, count in costly.items():
+        wanted = reads.results_allowed(*maker)
         if count > wanted:
-            result.duplicates.append({"job": reads.name_of(ledger, job), "charged": count, "wanted": wanted})
+            result.duplicates.append({"job": reads.name_of(*maker), "charged": count, "wanted": wanted})
     return result
 
 
@@ -93,8 +101,13 @@ def _since(row: Generation, begun: float) -> bool:
     return row.enqueued_at is None or row.enqueued_at >= begun - SLACK_S
 
 
-def _maker(ledger: Ledger, row: Generation, hub: Hub) -> int | None:
-    """The job whose request made this row, as far as the row says so."""
-    if hub.target is not None and row.directory:
-        return reads.job_of_token(ledger, row.directory.rstrip("/").rsplit("/", 1)[-1])
-    return reads.job_that_asked(ledger, row)
+def _maker(ledgers: Sequence[Ledger], row: Generation, hub: Hub) -> tuple[Ledger, int] | None:
+    """The job whose request made this row, as far as the row says so, and its ledger."""
+    for ledger in ledgers:
+        if hub.target is not None and row.directory:
+            job = reads.job_of_token(ledger, row.directory.rstrip("/").rsplit("/", 1)[-1])
+        else:
+            job = reads.job_that_asked(ledger, row)
+        if job is not None:
+            return ledger, job
+    return None

@@ -23,9 +23,10 @@ from oxenbatch.dataset.metadata import write_metadata
 from oxenbatch.download import fsync_folder
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledger, want_lost_again
+from oxenbatch.handover import refuse_mixture, take_over
 from oxenbatch.hub import DEFAULT_HUB, Hub
 from oxenbatch.jobs import JobState
-from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
+from oxenbatch.ledger import decisions, news, parts, reads, runs, sends, staging
 from oxenbatch.ledger import rebuild as rebuilding
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.clerk import ThreadClerk
@@ -36,6 +37,7 @@ from oxenbatch.reserve import Reserve
 from oxenbatch.runner import ModelFacts, Runner, Summary, standing
 from oxenbatch.runner.signs import accompanied, give_signs
 from oxenbatch.settings import find_key
+from oxenbatch.shards import FOLDER as SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from oxenbatch.clock import Clock
     from oxenbatch.folder import Damage
     from oxenbatch.manifest import Manifest
+    from oxenbatch.shards import Shard
     from oxenbatch.wire import Generation
 
 log = logging.getLogger(__name__)
@@ -95,21 +98,29 @@ class Batch:
         ledger: Path | None = None,
         clock: Clock | None = None,
         command: str | None = None,
+        shard: Shard | None = None,
+        admit: Callable[[], None] = lambda: None,
     ) -> None:
+        """`shard`: only its rows are this batch's, in a folder of its own in `folder`; `limits` are the whole's, and
+        divided. `admit` is called once the folder is this run's alone, and raises where it has no business there.
+        """
         self.manifest = manifest
-        self.folder = folder
+        self.whole = folder
+        self.folder = folder / SHARDS / shard.folder if shard else folder
+        self.shard = shard
         self.date = date
         self.access = access
         self.catalog = catalog
-        self.limits = limits
+        self.limits = shard.limits(limits) if shard else limits
         self.changed = changed
         self.retry_failed = retry_failed
         self.rebuild = rebuild
         self.account_limits = account_limits or read_limits()
-        self.ledger_path = ledger or folder / LEDGER
+        self.ledger_path = ledger or self.folder / LEDGER
         self.clock = clock or SystemClock()
         self.command = command
         """What a person types to go on with it."""
+        self._admit = admit
         self._stack = ExitStack()
         self._made: list[Path] = []
 
@@ -124,10 +135,12 @@ class Batch:
         self._stack.close()
 
     def _open(self) -> Plan:
+        refuse_mixture(self.whole, self.shard)
         if not self._has_ledger() and not self.rebuild:
             refuse_lost_ledger(self.folder)
         self._make_folder()
         self._stack.enter_context(locked(self.folder, self.ledger_path))
+        self._admit()
         fresh = not self._has_ledger()
         try:
             try:
@@ -169,6 +182,7 @@ class Batch:
                     f" {printable(self.access.name)}: choose another folder with -o, or delete this one"
                 )
             runs.begin_batch(ledger, name=self.manifest.name, hub=self.access.name, at=now, on=self.date.isoformat())
+            parts.begin(ledger, self.shard)
             staged = None
             fingerprint = self.manifest.fingerprint(self.date, self.catalog)
             if not known or known.fingerprint != fingerprint or self.changed == "rerun":
@@ -181,6 +195,8 @@ class Batch:
                 if self.retry_failed:
                     failed = decisions.choose(ledger, [JobState.FAILED])
                     decisions.retry(ledger, failed, attempts=self.limits.attempts, at=now)
+            if parts.is_merged(ledger) and reads.is_unfinished(ledger):
+                take_over(ledger, at=now)
             counts = {str(state): count for state, count in reads.counts(ledger).items()}
         return Plan(self.folder, self.ledger_path, staged, counts)
 
@@ -191,6 +207,7 @@ class Batch:
             price=lambda row: model.price(row.parameters) if (model := self._model(row.model)) else None,
             takes_seed=lambda name: not (model := self._model(name)) or model.takes("seed") is not False,
             changed=self.changed,
+            shard=self.shard,
             move_aside=lambda moves: move_aside(self.folder, moves),
         )
 
@@ -279,7 +296,9 @@ class Batch:
         at = self.clock.wall()
         with ExitStack() as held:
             account = self._account(held)
-            siblings = account.siblings() if account else ()
+            siblings = account.siblings() if account else []
+            with Ledger.open(self.ledger_path) as ledger:
+                parts.refuse_rebuild(ledger, siblings)
             elsewhere = sends.elsewhere(siblings, [row.generation_id for row in rows], ())
         with Ledger.open(self.ledger_path) as ledger:
             ours = (row for row in rows if row.generation_id not in elsewhere.owned)

@@ -64,6 +64,8 @@ class Elsewhere:
     """A ledger that could not be asked: what it owns is not known, so nothing is adopted that it might own."""
     posting: frozenset[str] = frozenset()
     """Requests with a POST under way there: its row must not be taken for ours."""
+    unseen: frozenset[str] = frozenset()
+    """Requests that shards on other machines have as well: whose a row of theirs is cannot be told here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,25 @@ def judge(
     pools = _pools(opens, free, elsewhere, settle_s, doubt_s)
     taken = _share_out(pools, theirs)
     verdicts = [verdict for pool in pools for verdict in _judge_pool(pool, taken, theirs, now, settle_s)]
-    if not elsewhere.unreadable:
+    if not elsewhere.unreadable and not elsewhere.unseen:
         return verdicts
     settled = {one.submission_id for one in opens if now >= one.ended_at + settle_s}
-    why = f"it may be at the hub, or be another batch's, whose ledger cannot be read: {elsewhere.unreadable}"
+    why = {one.submission_id: _disputed_by(one, elsewhere) for one in opens}
     return [
-        Verdict(v.submission_id, (), 0, why if v.submission_id in settled else "") if v.ids else v for v in verdicts
+        Verdict(v.submission_id, (), 0, why[v.submission_id] if v.submission_id in settled else "")
+        if v.ids and why[v.submission_id]
+        else v
+        for v in verdicts
     ]
+
+
+def _disputed_by(one: Open, elsewhere: Elsewhere) -> str:
+    """Why a row that fits this send may be that of a ledger which cannot be asked; nothing where none may have it."""
+    if elsewhere.unreadable:
+        return f"it may be at the hub, or be another batch's, whose ledger cannot be read: {elsewhere.unreadable}"
+    if one.request_hash in elsewhere.unseen:
+        return "it may be at the hub, or be another shard's, which has a row with the same request"
+    return ""
 
 
 def _judge_by_token(one: Open, free: Sequence[Generation], now: float, settle_s: float) -> Verdict:

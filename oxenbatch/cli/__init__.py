@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
+    "merge": "oxenbatch.cli.merge:merge",
     "export": "oxenbatch.cli.export:export",
     "models": "oxenbatch.cli.catalog:models",
     "model": "oxenbatch.cli.catalog:model",

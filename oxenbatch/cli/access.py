@@ -14,6 +14,8 @@ from oxenbatch.cli.options import MANIFESTS, option
 from oxenbatch.errors import MachineError, UsageProblem, did_you_mean, printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
+from oxenbatch.shards import FOLDER as SHARDS
+from oxenbatch.shards import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ def ledgers_of(name: str) -> list[Path]:
     """The ledgers that BATCH names: an output folder, a folder of dated ones, a ledger file, or a manifest."""
     path = Path(name)
     if path.is_dir():
-        found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"))
+        found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"), key=_in_order)
         if not found:
             raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there;"
                                " `oxenbatch run MANIFEST` begins one")  # fmt: skip
@@ -54,16 +56,45 @@ def ledgers_of(name: str) -> list[Path]:
     from oxenbatch.manifest import load_manifest  # noqa: PLC0415 - a folder does not need it
 
     manifest = load_manifest(path)
-    found = sorted(folder / LEDGER for folder in manifest.folders() if (folder / LEDGER).is_file())
+    found = [path for folder in manifest.folders() for path in _ledgers_in(folder)]
     if not found:
         today = manifest.output_folder(dt.datetime.now().astimezone().date())
         raise UsageProblem(f"no run of {printable(name)} has begun (there is no ledger in {printable(today)})")
     return found
 
 
+def _ledgers_in(folder: Path) -> list[Path]:
+    """The batch's own ledger, or, where it is in shards and not merged, theirs."""
+    if (folder / LEDGER).is_file():
+        return [folder / LEDGER]
+    return sorted((folder / SHARDS).glob(f"*/{LEDGER}"), key=_in_order)
+
+
+def _in_order(path: Path) -> tuple[Path, int, Path]:
+    """Shards by their numbers, so that 2 comes before 10; everything else by name."""
+    shard = Shard.of_folder(path.parent.name)
+    return path.parent.parent if shard else path.parent, shard.number if shard else 0, path
+
+
+def the_ledgers_of(name: str) -> list[Path]:
+    """The ledgers of the one batch that BATCH names: its own or its shards'; of dated batches the newest's."""
+    found = ledgers_of(name)
+    last = found[-1]
+    if not Shard.of_folder(last.parent.name):
+        return [last]
+    return [path for path in found if path.parent.parent == last.parent.parent]
+
+
 def the_ledger_of(name: str) -> Path:
-    """The one ledger that BATCH names; of dated batches the newest."""
-    return ledgers_of(name)[-1]
+    """The one ledger that BATCH names; of dated batches the newest. `UsageProblem` where it is in several shards."""
+    found = the_ledgers_of(name)
+    if len(found) > 1:
+        folder = found[-1].parent.parent
+        raise UsageProblem(
+            f"{printable(name)} is {len(found)} shards: name one of them, or `oxenbatch merge {printable(folder)}"
+            f" -o {printable(folder.parent)}` first"
+        )
+    return found[-1]
 
 
 def jobs_named(ledger: Ledger, names: tuple[str, ...]) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxenbatch.cli.access import access_to, batch_argument, hub_options, the_ledger_of
+from oxenbatch.cli.access import access_to, batch_argument, hub_options, the_ledger_of, the_ledgers_of
 from oxenbatch.cli.options import dollars, plural
 from oxenbatch.errors import printable
 from oxenbatch.ledger import reads
@@ -37,9 +37,9 @@ def audit(batch: str, *, as_json: bool, hub: str | None, sandbox: bool) -> None:
     Example:
       oxenbatch audit out/ocean-loops
     """
-    path = the_ledger_of(batch)
-    with access_to(path, hub=hub, sandbox=sandbox) as access:
-        found = asyncio.run(_audit(path, access))
+    paths = the_ledgers_of(batch)
+    with access_to(paths[0], hub=hub, sandbox=sandbox) as access:
+        found = asyncio.run(_audit(paths, access))
     if as_json:
         click.echo(json.dumps(asdict(found) | {"clean": found.is_clean}, default=str, ensure_ascii=False))
     else:
@@ -47,7 +47,8 @@ def audit(batch: str, *, as_json: bool, hub: str | None, sandbox: bool) -> None:
     sys.exit(0 if found.is_clean else 4)
 
 
-async def _audit(path: Path, access: Access) -> Audit:
+async def _audit(paths: list[Path], access: Access) -> Audit:
+    import contextlib  # noqa: PLC0415
     import time  # noqa: PLC0415
 
     from oxenbatch import audit as auditing  # noqa: PLC0415 - not for --help
@@ -55,8 +56,10 @@ async def _audit(path: Path, access: Access) -> Audit:
     from oxenbatch.hub import Hub  # noqa: PLC0415
 
     async with Hub(access.url, access.key) as hub:
-        with Ledger.open(path) as ledger, Account(access.name, path, at=time.time(), limits=read_limits()) as account:
-            return await auditing.audit(ledger, hub, siblings=account.siblings())
+        with contextlib.ExitStack() as opened:
+            ledgers = [opened.enter_context(Ledger.open(path)) for path in paths]
+            account = opened.enter_context(Account(access.name, paths[0], at=time.time(), limits=read_limits()))
+            return await auditing.audit_all(ledgers, hub, siblings=account.siblings())
 
 
 def _print_audit(found: Audit) -> None:

@@ -22,6 +22,8 @@ from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_
 from oxenbatch.cli.progress import Progress
 from oxenbatch.cli.recall import command_of
 from oxenbatch.errors import ManifestError, OxenbatchError, Problem, gravest, printable
+from oxenbatch.shards import FOLDER as SHARDS
+from oxenbatch.shards import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +75,10 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
         help="The hub's address.")  # fmt: skip
+@option("--shard", metavar="K/N", help="Only part K of N of the rows, with its part of the limits, for a job array.")
+@option("--dask", metavar="ADDRESS",
+        help="Spread the batch over the workers of this dask scheduler; `local` starts some here.")  # fmt: skip
+@option("--shards", type=click.IntRange(1), help="With --dask: cut the batch into so many. [as many as run at once]")
 @option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
@@ -96,9 +102,15 @@ def run(manifests: tuple[str, ...], **options: Any) -> None:
       oxenbatch run prompts.yaml
       oxenbatch run prompts.txt --model nano-banana-2 -c 16 --max-cost 5
       oxenbatch run prompts.yaml --sandbox
+      oxenbatch run prompts.yaml --dask tcp://10.0.0.1:8786
     """
     if len(manifests) > 1 and (options["output"] or options["ledger"]):
         raise click.UsageError("each manifest has its own output: with -o or --ledger, give one manifest")
+    for flag in ("shard", "ledger", "dry_run"):
+        if options["dask"] and options[flag]:
+            raise click.UsageError(f"--{flag.replace('_', '-')} does not go with --dask")
+    if options["sandbox"] and options["dask"] not in (None, "local"):
+        raise click.UsageError("other machines do not see this one's stand-in hub: use --dask local, or --hub")
     command = RunCommand(options)
     with command.night:
         code = command.run_all(manifests)
@@ -111,6 +123,7 @@ class RunCommand:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.quiet: bool = options["quiet"]
+        self.shard: Shard | None = None
         self.progress = Progress(options["progress"], quiet=self.quiet)
         set_up(
             self.progress.say,
@@ -131,10 +144,11 @@ class RunCommand:
 
         codes = {0}
         try:
+            self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
-                catalog = read_catalog(access, self._say)
+                catalog = None if self.options["dask"] else read_catalog(access, self._say)
                 for manifest in loaded:
                     codes.add(self._run_manifest(manifest, access, self._as_locked(manifest, access, catalog)))
                     if not codes <= GOES_ON:
@@ -159,7 +173,8 @@ class RunCommand:
 
             url = origin_of(self.options["hub"])
             offline = self.options["offline"]
-            yield Access(url, None if offline else find_key(self.options["hub"]), offline=offline)
+            keyless = offline or self.options["dask"]  # workers have their own
+            yield Access(url, None if keyless else find_key(self.options["hub"]), offline=offline)
             return
         from oxenbatch.cli.sandbox import stand_in  # noqa: PLC0415
         from oxenbatch.folder import locked  # noqa: PLC0415
@@ -199,7 +214,7 @@ class RunCommand:
 
         today = date_of(self.options)
         if manifest.dated and not self.options["date"] and not self.options["output"]:
-            earlier = unfinished_dated(manifest, today)
+            earlier = unfinished_dated(manifest, today, self._ledgers_in)
             if earlier:
                 self._say(f"first, {printable(earlier[0])} is finished")
                 code = self._run_batch(manifest, *earlier, access, catalog)
@@ -214,6 +229,8 @@ class RunCommand:
         from oxenbatch.batch import Batch  # noqa: PLC0415
         from oxenbatch.cli.observe import Observer  # noqa: PLC0415
 
+        if self.options["dask"]:
+            return self._run_on_cluster(manifest, folder, date, access)
         limits = self._limits(manifest)
         batch = Batch(
             manifest,
@@ -231,6 +248,7 @@ class RunCommand:
                 str(manifest.path or "-"),
                 date if manifest.dated or manifest.uses_date else None,
             ),
+            shard=self.shard,
         )
         if self.options["dry_run"]:
             return self._dry_run(batch, manifest)
@@ -270,6 +288,36 @@ class RunCommand:
         self._refuse_unlocked(manifest, would)
         click.echo(f"would send {_in_words(would)}")
         return 0
+
+    def _run_on_cluster(self, manifest: Manifest, folder: Path, date: dt.date, access: Access) -> int:
+        from oxenbatch import cluster  # noqa: PLC0415 - not for --help
+
+        o = self.options
+        if access.key:  # the stand-in's, for workers that are processes of this one
+            os.environ["OXEN_API_KEY"] = access.key
+        request = cluster.Request(
+            manifest,
+            overrides_of(o),
+            folder,
+            date,
+            access.url,
+            self._limits(manifest),
+            o["changed"],
+            o["rebuild"],
+            o["retry_failed"],
+            o["shards"],
+        )
+        plan, summary = cluster.run(o["dask"], request, self._say)
+        self.summaries.append((plan, summary))
+        self._report(plan, summary)
+        return summary.exit_code
+
+    def _ledgers_in(self, folder: Path) -> list[Path]:
+        from oxenbatch.folder import LEDGER  # noqa: PLC0415
+
+        if self.options["dask"]:
+            return sorted((folder / SHARDS).glob(f"*/{LEDGER}"))
+        return [(folder / SHARDS / self.shard.folder if self.shard else folder) / LEDGER]
 
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
         return self.options["output"] or manifest.output_folder(date)
@@ -319,7 +367,7 @@ class RunCommand:
             return
         for reason in summary.reasons:
             click.echo(f"stopped: {printable(reason)}", err=True)
-        for line in why_not_done(plan.ledger):
+        for line in why_not_done(plan.ledger) if plan.ledger.is_file() else ():
             click.echo(line, err=True)
         nothing = not summary.sends and not summary.exit_code and summary.done == plan.counts["downloaded"]
         click.echo(

@@ -10,6 +10,7 @@ import click
 
 from oxenbatch.cli.options import option
 from oxenbatch.errors import ConfigProblem, MachineError, printable
+from oxenbatch.shards import FOLDER as SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,8 @@ def journal_of(folder: Path, name: str = "") -> Path:
     Beside the folder, or, for the dated batches of the manifest `name`, beside the first folder that they share: what
     one night has left is finished by the next, so they must meet the same hub.
     """
+    if folder.parent.name == SHARDS:
+        folder = folder.parent.parent  # all shards of a rehearsal are one batch, at one hub
     beside = folder.parent / f".{folder.name}.sandbox.jsonl"
     if beside.exists():
         return beside

@@ -81,6 +81,14 @@ def due_models(ledger: Ledger) -> list[str]:
     return sorted(row[0] for row in found)
 
 
+def cheapest_due(ledger: Ledger) -> int | None:
+    """Nanodollars that the cheapest unsent sample with a price is expected to cost; None where there is none."""
+    row = ledger.conn.execute(
+        "select min(estimate_nanos) from samples where state = 'pending' and wanted = 1"
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The one row of `batch`."""
@@ -265,6 +273,11 @@ def first_send_at(ledger: Ledger) -> float | None:
     """The hub's time of the batch's first intent; None where nothing was ever sent."""
     at = ledger.conn.execute("select min(intent_at) from submissions").fetchone()[0]
     return None if at is None else float(at)
+
+
+def job_count(ledger: Ledger) -> int:
+    """How many jobs the ledger has, those that are no longer wanted too."""
+    return int(ledger.conn.execute("select count(*) from jobs").fetchone()[0])
 
 
 def generation_count(ledger: Ledger) -> int:

@@ -74,6 +74,11 @@ def sends_of(ledger: Ledger, run_id: int) -> int:
     return int(ledger.conn.execute("select sends from runs where id = ?", (run_id,)).fetchone()[0])
 
 
+def all_sends(ledger: Ledger) -> int:
+    """How many POSTs all runs have authorised."""
+    return int(ledger.conn.execute("select coalesce(sum(sends), 0) from runs").fetchone()[0])
+
+
 def mark_viewed(ledger: Ledger, event: int) -> None:
     """`metadata.jsonl` shows the ledger as it was at this event."""
     ledger.conn.execute("update batch set viewed_event = ?", (event,))

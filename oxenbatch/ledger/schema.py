@@ -221,6 +221,45 @@ MEASURED = (
     "create index generations_mismatched on generations (generation_id) where mismatches is not null",
 )
 
+SHARD = """
+create table shard (
+  id integer primary key check (id = 1),
+  number integer not null check (number >= 1),
+  total integer not null check (total >= number)
+) strict
+"""
+
+SHARED_REQUESTS = """
+create table shared_requests (
+  request_hash text primary key
+) strict, without rowid
+"""
+
+MERGE = """
+create table merge (
+  id integer primary key check (id = 1),
+  merged_at real not null,
+  newest_event integer not null,
+  taken_over_at real
+) strict
+"""
+
+PARTS = """
+create table parts (
+  id integer primary key,
+  ledger text not null unique,
+  newest_event integer not null,
+  samples integer not null
+) strict
+"""
+
+SUCCESSOR = """
+create table successor (
+  id integer primary key check (id = 1),
+  folder text not null
+) strict
+"""
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
@@ -229,6 +268,10 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ),
     ("m002_watched_runs", WATCHED),
     ("m003_measured", MEASURED),
+    (
+        "m004_shards",
+        (SHARD, SHARED_REQUESTS, MERGE, PARTS, SUCCESSOR),
+    ),
 )
 VERSION: Final = len(STEPS)
 

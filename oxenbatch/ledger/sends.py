@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from oxenbatch.errors import OxenbatchError
 from oxenbatch.jobs import ACTIVE, Event, Intent, sealed
 from oxenbatch.ledger.book import Ledger
+from oxenbatch.ledger.parts import superseded_by
 from oxenbatch.plan import Due, Stop
 from oxenbatch.reconcile import Elsewhere, Open, Rival
 from oxenbatch.wire import Answer, Outcome, Target
@@ -345,6 +346,8 @@ def elsewhere(paths: Iterable[Path], ids: Collection[str], hashes: Collection[st
     for path in paths:
         try:
             with Ledger.open(path) as ledger:
+                if superseded_by(ledger):
+                    continue  # the batch that took it over has all of it, and is a sibling itself
                 mine |= owned(ledger, ids)
                 for state, hashed, intent_at, waiting in _open_sends(ledger, hashes):
                     if state == "intent":

@@ -11,6 +11,7 @@ from oxenbatch.errors import ManifestError, Problem, printable
 from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, request_hash
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.ledger.decisions import Aside
+from oxenbatch.ledger.parts import Neighbours
 from oxenbatch.names import collision_key, stem_for
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from oxenbatch.ledger.book import Ledger
+    from oxenbatch.shards import Shard
 
 PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a thousand tell as much as a million
 ROOT_RESULTS: Final = 10_000  # more results than this are spread over sub-folders of as many
@@ -48,6 +50,8 @@ class Terms:
     price: Callable[[Row], Decimal | None]
     takes_seed: Callable[[str], bool]
     changed: Changed = "stop"
+    shard: Shard | None = None
+    """Whose rows are staged; None: all of them."""
     move_aside: Callable[[list[Aside]], None] = lambda _: None
     """Moves files that a rerun replaces; called before the commit, so that a crash leaves the ledger's old word, and
     a file that is merely gone is fetched again for nothing."""
@@ -68,11 +72,12 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
     """The ledger holds every row of the manifest as a job, or is as it was.
 
     All in one transaction. Rows that left the manifest stay, unwanted: they are not sent. Raises `ManifestError`
-    with every problem found, among them rows that changed where `terms.changed` is "stop".
+    with every problem found, among them rows that changed where `terms.changed` is "stop". Of a shard's rows alone
+    jobs are made, and every row of the manifest is checked.
     """
     staged = Staged()
     problems: list[Problem] = []
-    total = 0
+    total = elsewhere = 0
     conn = ledger.conn
     cache = conn.execute("pragma cache_size").fetchone()[0]
     conn.execute(f"pragma cache_size = -{CACHE_KIB}")
@@ -82,20 +87,26 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
                 "create temp table if not exists seen (request_hash text primary key, n integer) without rowid"
             )
             conn.execute("delete from seen")
+            neighbours = Neighbours(ledger, terms.shard) if terms.shard else None
             conn.execute("update jobs set wanted = 0 where wanted = 1")
             newest = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
             work = _Work(ledger, terms, staged, newest)
             for entry in rows:
+                if neighbours and isinstance(entry, Row) and not neighbours.is_mine(entry):
+                    elsewhere += 1
+                    continue
                 problem = _stage_row(work, entry) if isinstance(entry, Row) else entry
                 if problem:
                     total += 1
                     if total <= PROBLEMS_KEPT:
                         problems.append(problem)
-            if not problems and not staged.rows:
+            if not problems and not staged.rows and not elsewhere:
                 problems, total = [Problem("the manifest has no rows")], 1
             if problems:
                 raise ManifestError(problems, total=total)
             _follow_jobs(conn)
+            if neighbours:
+                neighbours.record()
             conn.execute("update batch set fingerprint = ?", (fingerprint,))
             conn.execute("delete from seen")
             terms.move_aside(staged.set_aside)
@@ -242,7 +253,7 @@ def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, esti
         own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
         first = stem if row.samples == 1 else f"{stem}-{number}"
         folder = f"{work.newest // ROOT_RESULTS:04d}/" if work.newest >= ROOT_RESULTS else ""
-        for mark in _marks(key, number):
+        for mark in marks(key, number):
             added = work.ledger.conn.execute(
                 "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"
                 " estimate_nanos, name, name_key) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?)"
@@ -256,7 +267,7 @@ def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, esti
         work.staged.samples_added += 1
 
 
-def _marks(key: str, number: int) -> Iterator[str]:
+def marks(key: str, number: int) -> Iterator[str]:
     """What is put behind a name, until no other sample has it: nothing, a part of the sample's own hash, a number.
 
     The first 10,000 results lie in the folder itself, each further 10,000 in a sub-folder of its own; names are

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from oxenbatch import reconcile
-from oxenbatch.ledger import sends
+from oxenbatch.ledger import parts, sends
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,8 @@ class Settling:
     ) -> list[reconcile.Verdict]:
         """Every open send is as the scan that began then shows it; the verdicts."""
         siblings = self.desk.account.siblings() if self.desk.account else ()
-        elsewhere = sends.elsewhere(siblings, rows, {one.request_hash for one in opens})
+        hashes = {one.request_hash for one in opens}
+        elsewhere = replace(sends.elsewhere(siblings, rows, hashes), unseen=parts.unseen(ledger, siblings, hashes))
         under_way = sends.under_way(ledger, [one.submission_id for one in opens])
         taken = sends.owned(ledger, rows)
         verdicts: list[reconcile.Verdict] = []
