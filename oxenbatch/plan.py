@@ -54,6 +54,8 @@ class Stop(Enum):
     SIGINT = 130
     SIGTERM = 143
     KEY = 77
+    FORBIDDEN = (77, "")  # what the key may not do is not needed for collecting what is paid
+    INPUTS = (65, "")
     DISK = (74, "the disk is nearly full")
     OUTAGE = 69
     DEADLINE = 75

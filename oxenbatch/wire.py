@@ -16,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from oxenbatch.jobs import Event
 from oxenbatch.words import RATE_TOO, Cause, all_words, cause_of, error_words, text
@@ -273,6 +274,21 @@ class Target:
     directory: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class InputPlace:
+    """Where at the hub input files are kept: one name for equal bytes, so that nothing is stored twice."""
+
+    namespace: str
+    repo: str
+    branch: str = "main"
+    directory: str = "inputs"
+
+    def path(self, name: str = "") -> str:
+        """The file's address at the hub, from its first slash; without a name, that of their folder."""
+        parts = (self.namespace, self.repo, "file", self.branch, *self.directory.split("/"))
+        return "/repos/" + "/".join(quote(part, safe="") for part in parts if part) + f"/{name}"
+
+
 def enqueue_body(
     model: str, parameters: Mapping[str, Any], count: int, target: Target | None = None, token: str | None = None
 ) -> dict[str, Any]:
@@ -294,6 +310,8 @@ _HUBS_OWN: Final = frozenset((
 """Fields of a row that are the hub's: a parameter of that name cannot be read back from it."""
 _HUBS_CHOICE: Final = frozenset(["auto", "automatic", "random", "default", "any"])
 _ADDRESS: Final = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_KEPT: Final = re.compile(r"(?:input:|[a-z][a-z0-9+.-]*://[^/\s]*(/(?:\S*/)?))([0-9a-f]{64}\.[a-z0-9]{1,8})(?:[?#]|$)")
+"""The address of an input file that we stored (its folder, its name), or a reference that was never given one."""
 _INVISIBLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd]+")
 CUT_FROM: Final = 64  # characters: nobody cuts a text shorter than that
 
@@ -362,6 +380,10 @@ def _sametext(theirs: str, ours: str) -> bool | None:
     a, b = (unicodedata.normalize("NFC", "\n".join(text.splitlines())).strip() for text in (theirs, ours))
     if a == b:
         return True
+    if (ours_kept := _KEPT.match(b)) and (theirs_kept := _KEPT.match(a)):
+        # Named by its bytes: the same name is the same file, whatever host or folder the hub serves it from, and
+        # another name in the same folder is another file, not ours by another address.
+        return True if ours_kept[2] == theirs_kept[2] else False if ours_kept[1] == theirs_kept[1] else None
     if b.casefold() in _HUBS_CHOICE or b == "-1" or _ADDRESS.match(b):
         return None  # for the hub to choose; or a file that the hub may keep under an address of its own
     was_cut = len(a) >= CUT_FROM and b.startswith(a.rstrip("… ."))

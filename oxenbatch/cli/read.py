@@ -167,7 +167,7 @@ def _print_story(story: reads.Story) -> None:
     job = story.job
     click.echo(f"{printable(job['row_id'] or job['key'], 80)}  ({printable(job['source'])})")
     click.echo(f"  model       {printable(job['model'])}")
-    for name, value in job["parameters"].items():
+    for name, value in (job["parameters"] | job["written"]).items():
         click.echo(f"  {printable(name):<11} {printable(value if isinstance(value, str) else json.dumps(value), 2000)}")
     for sample in story.samples:
         click.echo(

@@ -183,7 +183,7 @@ def story(ledger: Ledger, job_id: int) -> Story:
         return [dict(row) for row in conn.execute(query, (job_id,))]
 
     job = rows("select * from jobs where id = ?")[0]
-    job["parameters"], job["metadata"] = json.loads(job["parameters"]), json.loads(job["metadata"])
+    job |= {name: json.loads(job[name] or "{}") for name in ("parameters", "metadata", "written")}
     generations = rows(
         "select g.* from generations g join samples s on s.id = g.sample_id where s.job_id = ? order by g.accepted_at"
     )
@@ -199,7 +199,7 @@ def story(ledger: Ledger, job_id: int) -> Story:
 
 
 RESULTS: Final = """
-select g.file, j.prompt, j.model, j.parameters, j.metadata, s.seed, j.key, j.row_id, s.number, j.samples,
+select g.file, j.prompt, j.model, j.parameters, j.written, j.metadata, s.seed, j.key, j.row_id, s.number, j.samples,
        g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.cost,
        coalesce(g.completed_at, g.downloaded_at) as created_at
 from samples s join jobs j on j.id = s.job_id join generations g on g.generation_id = s.generation_id
@@ -209,9 +209,13 @@ order by j.position, j.id, s.number
 
 
 def results(ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """One dict a file on disk, in the manifest's order; `parameters` and `metadata` are dicts."""
+    """One dict a file on disk, in the manifest's order; `parameters` and `metadata` are dicts.
+
+    A parameter that refers to a file of the user's is as the manifest has it.
+    """
     for row in ledger.conn.execute(RESULTS):
-        yield {**dict(row), "parameters": json.loads(row["parameters"]), "metadata": json.loads(row["metadata"])}
+        parameters = json.loads(row["parameters"]) | json.loads(row["written"] or "{}")
+        yield {**dict(row), "parameters": parameters, "metadata": json.loads(row["metadata"])}
 
 
 def files(ledger: Ledger) -> Iterator[tuple[int, str, int]]:

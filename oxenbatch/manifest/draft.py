@@ -14,6 +14,7 @@ from oxenbatch.manifest.strict_json import JsonFault, decode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oxenbatch.jobs import InputFile
     from oxenbatch.manifest.source import Entry
 
 
@@ -24,6 +25,7 @@ class Draft:
         "entry",
         "extra",
         "id",
+        "inputs",
         "known",
         "metadata",
         "number",
@@ -31,6 +33,7 @@ class Draft:
         "problems",
         "samples",
         "variables",
+        "written",
     )
 
     def __init__(
@@ -41,6 +44,8 @@ class Draft:
         self.parameters: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
+        self.inputs: list[InputFile] = []
+        self.written: dict[str, Any] = {}
         self.samples: Any = 1
         self.id: str | None = None
 

@@ -24,6 +24,7 @@ from oxenbatch.runner.desk import Desk, ModelFacts
 from oxenbatch.runner.fetching import Fetching
 from oxenbatch.runner.listening import Listening
 from oxenbatch.runner.sending import Sending
+from oxenbatch.runner.storing import Storing
 from oxenbatch.runner.summary import Summary, summarise
 from oxenbatch.runner.watching import Watching
 
@@ -60,6 +61,7 @@ class Runner:
         account: Account | None = None,
         reserve: Reserve | None = None,
         sending: bool = True,
+        inputs_root: Path | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.desk = Desk(
@@ -76,6 +78,7 @@ class Runner:
         self._sends = sending
         self._listening = Listening(self.desk)
         self._sending = Sending(self.desk)
+        self._storing = Storing(self.desk, inputs_root, blocking or Blocking())
         self._watching = Watching(self.desk)
         self._fetching = Fetching(self.desk, Downloads(hub, folder, clock, blocking or Blocking()))
         self._main: asyncio.Task[None] | None = None
@@ -131,6 +134,7 @@ class Runner:
             await self._begin()
             if self._sends:
                 stages.create_task(self._sending.run(), name="send")
+                stages.create_task(self._storing.run(), name="store")
             fetching = stages.create_task(self._fetching.run(), name="fetch")
             watching = stages.create_task(self._watching.run(), name="watch")
             await self._conduct()
