@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from oxenbatch.errors import MachineError, printable
 from oxenbatch.hub import FileAnswer, FileTrouble, Hub
 from oxenbatch.ledger.news import Fetch, Kept
-from oxenbatch.media import Damaged, inspect, media_type_of
+from oxenbatch.media import Damaged, inspect
 from oxenbatch.names import inside
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ SIZE_MAX: Final = 8 * 1024**3  # bytes; an hour of 4K video is smaller
 LEAST_RATE: Final = 2048  # bytes a second over a whole minute: slower is stalled, and another try is better
 RATE_WINDOW_S: Final = 60.0
 DEADLINE_S: Final = 3600.0
+MEDIA_TYPES: Final = {"jpg": "image/jpeg", "mov": "video/quicktime", "m4v": "video/x-m4v"}
 
 R = TypeVar("R")
 
@@ -131,9 +132,8 @@ class Downloads:
             raise MachineError(f"{printable(final)} is in the way: it is not ours; move it elsewhere, and run again")
         path.rename(final)
         fsync_folder(final.parent)
-        return Kept(
-            name, sha256, size, media_type_of(media.extension), media.width, media.height, media.seconds, media.fps
-        )
+        media_type = MEDIA_TYPES.get(media.extension, f"{media.kind}/{media.extension}")
+        return Kept(name, sha256, size, media_type, media.width, media.height, media.seconds, media.fps)
 
 
 def _open_part(path: Path, *, fresh: bool) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OPEN_POSTS: Final = 16  # httpx scans its pool for every request: more connections cost more CPU than they save
 DOWNLOADS: Final = 8
+STORES: Final = 4  # files stored at once: each is a commit on one branch of one repository
 
 
 @dataclass(frozen=True, slots=True)

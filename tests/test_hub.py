@@ -13,7 +13,7 @@ from world import _tls
 
 from oxenbatch.addresses import AddressRefused
 from oxenbatch.errors import ConfigProblem
-from oxenbatch.hub import AddressExpired, FileTrouble, Hub, HubTrouble, NotFound, TooLarge, check_key
+from oxenbatch.hub import AddressExpired, FileTrouble, Hub, HubTrouble, NotFound, TooLargeToStore, check_key
 from oxenbatch.jobs import sealed
 from oxenbatch.wire import Answer, Cause, InputPlace, Outcome, Target
 
@@ -549,8 +549,8 @@ def _store(handler: Any, name: str = "n.png", content: bytes = b"bytes") -> None
     async def main() -> None:
         place = InputPlace("a b", "refs")
         async with Hub(HUB, KEY, transport=httpx.MockTransport(handler), inputs=place) as hub:
-            if not await hub.has_stored(name, len(content)):
-                await hub.store(name, io.BytesIO(content), "image/png")
+            if not await hub.store.has(name, len(content)):
+                await hub.store.put(name, io.BytesIO(content), "image/png")
 
     asyncio.run(main())
 
@@ -564,9 +564,7 @@ def test_a_file_is_stored_with_the_key_under_its_own_address_and_only_if_it_is_n
 
     _store(handler)
     head, put = seen
-    assert {str(request.url) for request in seen} == {
-        "https://hub.example:443/api/repos/a%20b/refs/file/main/inputs/n.png"
-    }
+    assert {str(request.url) for request in seen} == {"https://hub.example/api/repos/a%20b/refs/file/main/inputs/n.png"}
     assert put.headers["authorization"] == f"Bearer {KEY}"
     for part in (b'name="file"; filename="n.png"', b"image/png\r\n\r\nbytes\r\n", b'name="message"', b'name="name"',
                  b'name="email"'):  # fmt: skip
@@ -589,7 +587,7 @@ def test_a_file_is_stored_with_the_key_under_its_own_address_and_only_if_it_is_n
         (httpx.Response(503, text="<html>"), HubTrouble, Cause.HUB, 3),
         (httpx.Response(429, json={"error": "x"}), HubTrouble, Cause.RATE, 3),
         (httpx.Response(307, headers={"location": "https://elsewhere.example/"}), HubTrouble, Cause.HUB, 3),
-        (httpx.Response(413, text="<html>"), TooLarge, None, 1),
+        (httpx.Response(413, text="<html>"), TooLargeToStore, None, 1),
         (httpx.Response(403, json={"status_message": "forbidden"}), HubTrouble, Cause.KEY, 1),
         (httpx.Response(404, json={"status_message": "resource_not_found"}), NotFound, None, 1),
         (httpx.Response(422, json={"error": "x"}), HubTrouble, None, 1),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from oxenbatch.echo import echoes
 from oxenbatch.jobs import Event
 from oxenbatch.wire import (
     RETRY_AFTER_MAX_S,
@@ -19,7 +20,6 @@ from oxenbatch.wire import (
     Outcome,
     Target,
     as_uuid,
-    echoes,
     enqueue_body,
     http_date,
     read_answer,

@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import json
 import logging
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 import tenacity
 
 from oxenbatch import __version__
-from oxenbatch.addresses import is_loopback, origin_of, without_default_port
+from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
+from oxenbatch.hub.again import is_passing, wait_as_told
 from oxenbatch.hub.files import FileAnswer, Files
-from oxenbatch.hub.trouble import HubTrouble, NotFound, TooLarge, why
+from oxenbatch.hub.store import Store
+from oxenbatch.hub.trouble import HubTrouble, NotFound, why
 from oxenbatch.jobs import Intent
-from oxenbatch.plan import DOWNLOADS, OPEN_POSTS
+from oxenbatch.plan import DOWNLOADS, OPEN_POSTS, STORES
 from oxenbatch.wire import (
     Answer,
     Generation,
@@ -49,9 +51,6 @@ GET_S: Final = 30.0
 SILENCE_S: Final = 45.0  # three times a missed keep-alive of 15 s: the event stream is dead
 ANSWER_MAX: Final = 256 * 1024 * 1024  # bytes; an unpaged list of 100,000 active generations is about 100 MB
 GET_TRIES: Final = 3
-STORES: Final = 4  # files stored at once: each is a commit on one branch of one repository
-STORE_S: Final = 120.0  # of silence: a repository's commit of a large file takes its time
-PASSING: Final = frozenset({409, 423, 425})  # another commit was faster
 ACCOUNT_PAGE: Final = 1000  # rows a page: the hub's own maximum
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it prints addresses with their signatures
@@ -98,8 +97,6 @@ class Hub:
     ) -> None:
         self.origin = origin_of(base_url)
         self.target = target
-        self.inputs = inputs
-        """Where the files are kept that requests send along."""
         self.clock = clock or SystemClock()
         self.time = HubClock(self.clock)
         self.unreachable_since: float | None = None
@@ -114,6 +111,7 @@ class Hub:
         self._files = Files(self._keyless, self.origin, self._key, looks_up=transport is None)
         self._events = self._client(1, keyed=True)
         self._storing = self._client(STORES, keyed=True)
+        self.store = Store(self._storing, self.origin, inputs, self._understood, self._out_of_reach)
 
     def __repr__(self) -> str:
         return f"<Hub {self.origin}>"
@@ -245,18 +243,14 @@ class Hub:
 
     async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, after up to three tries; `HubTrouble` in all its kinds where there is none."""
-        return await self._patiently()(self._call_once, method, path, query)
-
-    @staticmethod
-    def _patiently() -> tenacity.AsyncRetrying:
-        """Up to three tries of a call that may be made twice."""
-        return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_is_passing),
-            wait=_wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(is_passing),
+            wait=wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
             stop=tenacity.stop_after_attempt(GET_TRIES),
             sleep=asyncio.sleep,
             reraise=True,
         )
+        return await retrying(self._call_once, method, path, query)
 
     async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
         try:
@@ -335,58 +329,6 @@ class Hub:
         """The answer behind a result's address, its bytes still to come; see `Files.open`."""
         return self._files.open(url, offset=offset, etag=etag)
 
-    # -- files that requests send along ---------------------------------------------------------------------------
-
-    def input_address(self, name: str = "") -> str | None:
-        """Where a file of this name is kept, or their folder; None where there is no place for them."""
-        if self.inputs is None:
-            return None
-        return f"{without_default_port(self.origin)}/api{self.inputs.path(name)}"
-
-    async def has_stored(self, name: str, size: int) -> bool:
-        """Whether the hub has this file already; only ever an opinion that saves an upload."""
-        path = self._input_path(name)
-        try:
-            response = await self._storing.head(f"{self.origin}/api{path}", headers={"Accept-Encoding": "identity"})
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-            self._out_of_reach()
-            raise HubTrouble(f"HEAD {path}: {why(error)}", cause=Cause.HUB) from None
-        length = response.headers.get("content-length")
-        return response.status_code == 200 and length in (None, str(size))
-
-    async def store(self, name: str, file: BinaryIO, media_type: str) -> None:
-        """The file is kept in its place at the hub, in one commit; `HubTrouble` in its kinds, and `TooLarge`.
-
-        Asked again like a reading call: the name is made of the bytes, so doing it twice changes nothing.
-        """
-        form = {"message": f"Input {name}", "name": "oxenbatch", "email": "oxenbatch@localhost"}
-        path = self._input_path(name)
-
-        async def put() -> None:
-            file.seek(0)
-            try:
-                response = await self._storing.put(
-                    f"{self.origin}/api{path}",
-                    data=form,
-                    files={"file": (name, file, media_type)},
-                    timeout=httpx.Timeout(STORE_S, connect=CONNECT_S, pool=None),
-                )
-            except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-                self._out_of_reach()
-                raise HubTrouble(f"PUT {path}: {why(error)}", cause=Cause.HUB) from None
-            if response.status_code == 413:
-                raise TooLarge(f"PUT {path}: HTTP 413")
-            if response.status_code in PASSING:
-                raise HubTrouble(f"PUT {path}: HTTP {response.status_code}", cause=Cause.HUB)
-            self._understood(response, response.content, f"PUT {path}")
-
-        await self._patiently()(put)
-
-    def _input_path(self, name: str) -> str:
-        if self.inputs is None:
-            raise RuntimeError("files are stored only where the manifest says where")
-        return self.inputs.path(name)
-
 
 async def _news(source: Any) -> AsyncIterator[Generation]:
     async for event in source.aiter_sse():
@@ -410,22 +352,6 @@ def _read(reader: Callable[[Any], T], payload: Any) -> T:
         return reader(payload)
     except ValueError as error:
         raise HubTrouble(str(error), cause=Cause.HUB) from None
-
-
-def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, HubTrouble) and error.cause in (Cause.HUB, Cause.RATE)
-
-
-class _wait_as_told(tenacity.wait.wait_base):  # noqa: N801 - named as tenacity names its own
-    """As long as `Retry-After` says (but no longer than the run can use), else as `otherwise` says."""
-
-    def __init__(self, otherwise: tenacity.wait.wait_base) -> None:
-        self.otherwise = otherwise
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        told = error.wait_s if isinstance(error, HubTrouble) else None
-        return float(self.otherwise(retry_state)) if told is None else min(told, 60.0)
 
 
 def _id(generation_id: str) -> str:

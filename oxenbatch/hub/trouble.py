@@ -25,7 +25,7 @@ class NotFound(HubTrouble):
     """The hub does not know what was asked for."""
 
 
-class TooLarge(HubTrouble):
+class TooLargeToStore(HubTrouble):
     """The hub does not take a file of this size."""
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from oxenbatch.echo import echoes
 from oxenbatch.jobs import JobState, prompt_of
 from oxenbatch.ledger.book import to_dollars
 from oxenbatch.plan import Facts
-from oxenbatch.wire import echoes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

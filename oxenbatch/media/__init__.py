@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["VIDEOS", "Damaged", "Media", "inspect", "media_type_of"]
+__all__ = ["VIDEOS", "Damaged", "Media", "inspect"]
 
 SIGNATURES: Final[tuple[tuple[bytes, Callable[[File], Media]], ...]] = (
     (rb"\x89PNG\r\n\x1a\n", read_png),
@@ -34,12 +34,6 @@ SIGNATURES: Final[tuple[tuple[bytes, Callable[[File], Media]], ...]] = (
 
 
 VIDEOS: Final = frozenset(["mp4", "m4v", "mov", "webm"])
-_TYPES: Final = {"jpg": "image/jpeg", "mov": "video/quicktime", "m4v": "video/x-m4v"}
-
-
-def media_type_of(extension: str) -> str:
-    """The media type by which the web knows files of this extension."""
-    return _TYPES.get(extension, f"{'video' if extension in VIDEOS else 'image'}/{extension}")
 
 
 def inspect(path: Path) -> Media:

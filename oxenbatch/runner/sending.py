@@ -119,7 +119,7 @@ class Sending:
             None if left is None else left - runs.sends_of(ledger, desk.run_id),
             nanos,
         )
-        folder = desk.hub.input_address()
+        folder = desk.hub.store.address()
         return sends.authorise(
             ledger, chosen, caps, at=now, run_id=desk.run_id, target=desk.hub.target, input_folder=folder
         )

@@ -8,11 +8,12 @@ import io
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from oxenbatch.download import MEDIA_TYPES
 from oxenbatch.errors import printable
-from oxenbatch.hub import HubTrouble, NotFound, TooLarge
+from oxenbatch.hub import HubTrouble, NotFound, TooLargeToStore
 from oxenbatch.ledger import inputs
-from oxenbatch.media import media_type_of
-from oxenbatch.plan import Stop
+from oxenbatch.media import VIDEOS
+from oxenbatch.plan import STORES, Stop
 from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from oxenbatch.ledger.inputs import Unstored
     from oxenbatch.runner.desk import Desk
 
-TOGETHER: Final = 4  # files at once: each is a commit on one branch
 IN_MEMORY: Final = 64 * 2**20  # bytes: nearly every image; what is larger is copied beside, for as long as it is sent
 
 
@@ -42,13 +42,13 @@ class Storing:
                 await desk.bell.wait(mark, None)
                 continue
             desk.wants_inputs = False
-            folder = desk.hub.input_address()
+            folder = desk.hub.store.address()
             if folder is None or self._root is None:
                 desk.stop(Stop.INPUTS, "rows send files along, and the manifest does not say where the hub keeps them")
                 return
             after = 0
             while not desk.over and not desk.stops:
-                due = await desk.clerk.do(inputs.unstored, folder, after=after, limit=TOGETHER)
+                due = await desk.clerk.do(inputs.unstored, folder, after=after, limit=STORES)
                 if not due:
                     break
                 async with asyncio.TaskGroup() as group:
@@ -61,10 +61,10 @@ class Storing:
         desk = self.desk
         while not desk.over and not desk.stops:
             try:
-                if not await desk.hub.has_stored(one.name, one.bytes):
+                if not await desk.hub.store.has(one.name, one.bytes):
                     file = await self._blocking.do(self._snapshot, one)
                     with file:
-                        await desk.hub.store(one.name, file, media_type_of(one.name.partition(".")[2]))
+                        await desk.hub.store.put(one.name, file, _media_type(one))
                 await desk.clerk.do(inputs.stored, one.input_id, folder + one.name, at=desk.hub.time.now())
             except OSError as error:
                 desk.stop(Stop.INPUTS, f"{_shown(one)} cannot be read: {error.strerror or error}")
@@ -93,7 +93,7 @@ class Storing:
         return copy
 
     async def _troubled(self, one: Unstored, trouble: HubTrouble) -> None:
-        desk, place = self.desk, self.desk.hub.inputs
+        desk, place = self.desk, self.desk.hub.store.place
         where = printable(f"{place.namespace}/{place.repo}") if place else ""
         if trouble.cause in (Cause.HUB, Cause.RATE):
             desk.went("store files", well=False)
@@ -104,7 +104,7 @@ class Storing:
             branch = printable(place.branch) if place else ""
             words = f"the hub has no repository {where} with a branch {branch}, or this key may not see it"
             desk.stop(Stop.INPUTS, f"{words}: create it, or mend 'inputs:' in the manifest ({trouble})")
-        elif isinstance(trouble, TooLarge):
+        elif isinstance(trouble, TooLargeToStore):
             desk.stop(Stop.INPUTS, f"{_shown(one)} is too large for the hub ({one.bytes:,} bytes)")
         else:
             desk.stop(Stop.INPUTS, f"the hub does not take {_shown(one)}: {trouble}")
@@ -112,3 +112,8 @@ class Storing:
 
 def _shown(one: Unstored) -> str:
     return printable(one.path or one.name)
+
+
+def _media_type(one: Unstored) -> str:
+    extension = one.name.partition(".")[2]
+    return MEDIA_TYPES.get(extension, f"{'video' if extension in VIDEOS else 'image'}/{extension}")
