@@ -34,6 +34,11 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def without_default_port(origin: str) -> str:
+    """The origin as people write it: `https://hub.oxen.ai` for port 443."""
+    return origin.removesuffix(":443" if origin.startswith("https:") else ":80")
+
+
 def shown(url: str) -> str:
     """The address without its query, which may be a signature, and without a user's name or password."""
     parts = parse(url)

@@ -26,11 +26,12 @@ from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledge
 from oxenbatch.handover import refuse_mixture, take_over
 from oxenbatch.hub import DEFAULT_HUB, Hub
 from oxenbatch.jobs import JobState
-from oxenbatch.ledger import decisions, news, parts, reads, runs, sends, staging
+from oxenbatch.ledger import decisions, inputs, news, parts, reads, runs, sends, staging
 from oxenbatch.ledger import rebuild as rebuilding
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.manifest import load_manifest
+from oxenbatch.manifest.inputs import is_changed
 from oxenbatch.names import inside
 from oxenbatch.plan import Limits, Stop
 from oxenbatch.reserve import Reserve
@@ -40,12 +41,14 @@ from oxenbatch.settings import find_key
 from oxenbatch.shards import FOLDER as SHARDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from decimal import Decimal
 
     from oxenbatch.catalog import Catalog
     from oxenbatch.clock import Clock
+    from oxenbatch.errors import Problem
     from oxenbatch.folder import Damage
+    from oxenbatch.jobs import Row
     from oxenbatch.manifest import Manifest
     from oxenbatch.shards import Shard
     from oxenbatch.wire import Generation
@@ -185,10 +188,9 @@ class Batch:
             parts.begin(ledger, self.shard)
             staged = None
             fingerprint = self.manifest.fingerprint(self.date, self.catalog)
-            if not known or known.fingerprint != fingerprint or self.changed == "rerun":
-                staged = staging.stage(
-                    ledger, self.manifest.rows(self.date, self.catalog), fingerprint, self._terms(now)
-                )
+            same = known and known.fingerprint == fingerprint and self.changed != "rerun"
+            if not same or self._inputs_changed(ledger):
+                staged = staging.stage(ledger, self._rows(ledger), fingerprint, self._terms(now))
             with ledger.immediate():
                 want_lost_again(ledger, self.folder, at=now)
                 sends.allow_attempts(ledger, self.limits.attempts)
@@ -199,6 +201,14 @@ class Batch:
                 take_over(ledger, at=now)
             counts = {str(state): count for state, count in reads.counts(ledger).items()}
         return Plan(self.folder, self.ledger_path, staged, counts)
+
+    def _rows(self, ledger: Ledger) -> Iterator[Row | Problem]:
+        """The manifest's rows; input files that are as they were are not read again."""
+        return self.manifest.rows(self.date, self.catalog, lambda path: inputs.known_file(ledger, path))
+
+    def _inputs_changed(self, ledger: Ledger) -> bool:
+        """Whether a file that rows send along is not what it was when the manifest was read."""
+        return any(is_changed(self.manifest.inputs_root, path, mark) for path, mark in inputs.files(ledger))
 
     def _terms(self, now: float) -> staging.Terms:
         return staging.Terms(
@@ -234,7 +244,7 @@ class Batch:
             with Ledger.open(copy, create=True) as ledger:
                 now = self.clock.wall()
                 runs.begin_batch(ledger, name=self.manifest.name, hub=self.access.name, at=now, on=str(self.date))
-                staging.stage(ledger, self.manifest.rows(self.date, self.catalog), "", self._terms(now))
+                staging.stage(ledger, self._rows(ledger), "", self._terms(now))
                 return Rehearsal(*reads.due_totals(ledger), reads.due_models(ledger))
 
     def due(self) -> Rehearsal:
@@ -319,6 +329,7 @@ class Batch:
             self.access.key,
             clock=self.clock,
             target=self.manifest.target,
+            inputs=self.manifest.inputs,
             post_timeout_s=self.limits.post_timeout_s,
         ) as hub:
             runner = Runner(
@@ -331,6 +342,7 @@ class Batch:
                 clock=self.clock,
                 account=account,
                 reserve=reserve,
+                inputs_root=self.manifest.inputs_root,
             )
             loop = asyncio.get_running_loop()
             with suppress(ValueError, RuntimeError):  # not in the main thread: whoever is there has the signals

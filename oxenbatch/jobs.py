@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PER_POST: Final = 4  # the reference allows 1 to 4 generations a POST, the OpenAPI description 12: take what both allow
 
@@ -151,6 +155,45 @@ def after(state: JobState, event: Event) -> JobState:
 
 
 @dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file of this machine that a row sends along, as it was when the manifest was read."""
+
+    sha256: str
+    extension: str
+    """What its bytes are, without the dot."""
+    bytes: int
+    path: str
+    """As the manifest has it: under its `inputs.root`."""
+    mark: tuple[int, int, int]
+    """Size, modification time in nanoseconds, inode: what changes when the file does."""
+
+    @property
+    def name(self) -> str:
+        """The file's name at the hub: equal bytes have equal names, wherever they come from."""
+        return f"{self.sha256}.{self.extension}"
+
+    @property
+    def reference(self) -> str:
+        """What stands for it in a row's parameters, so that the row's identity follows the bytes alone."""
+        return INPUT + self.name
+
+
+INPUT: Final = "input:"
+_REFERENCE: Final = re.compile(r"input:[0-9a-f]{64}\.[a-z0-9]{1,8}")
+
+
+def with_addresses(value: Any, address: Callable[[str], str | None]) -> Any:
+    """The value with every reference to an input file replaced by the address of that name, where there is one."""
+    if isinstance(value, str):
+        return (address(value.removeprefix(INPUT)) or value) if _REFERENCE.fullmatch(value) else value
+    if isinstance(value, list):
+        return [with_addresses(inner, address) for inner in value]
+    if isinstance(value, dict):
+        return {name: with_addresses(inner, address) for name, inner in value.items()}
+    return value
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One entry of a manifest, after expansion: what the user wants of one request."""
 
@@ -166,6 +209,10 @@ class Row:
     """1-based place in the manifest, after expansion."""
     where: str = ""
     """`file:line` for messages."""
+    inputs: tuple[InputFile, ...] = ()
+    """The files that `parameters` refer to."""
+    written: dict[str, Any] = field(default_factory=dict)
+    """Those parameters that refer to files, as the manifest has them: for the dataset, not for the hub."""
 
     @property
     def prompt(self) -> str:

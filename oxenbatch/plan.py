@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OPEN_POSTS: Final = 16  # httpx scans its pool for every request: more connections cost more CPU than they save
 DOWNLOADS: Final = 8
+STORES: Final = 4  # files stored at once: each is a commit on one branch of one repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Stop(Enum):
     SIGINT = 130
     SIGTERM = 143
     KEY = 77
+    FORBIDDEN = (77, "")  # what the key may not do is not needed for collecting what is paid
+    INPUTS = (65, "")
     DISK = (74, "the disk is nearly full")
     OUTAGE = 69
     DEADLINE = 75

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from oxenbatch.wire import Generation, echoes
+from oxenbatch.echo import echoes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from oxenbatch.wire import Generation
 
 SLACK_S: Final = 3.0  # `enqueued_at` and `Date` are whole seconds, and one answer's way back is part of the reckoning
 SCANS_THAT_PROVE: Final = 2

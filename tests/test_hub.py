@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from world import _tls
 
 from oxenbatch.addresses import AddressRefused
 from oxenbatch.errors import ConfigProblem
-from oxenbatch.hub import AddressExpired, FileTrouble, Hub, HubTrouble, NotFound, check_key
+from oxenbatch.hub import AddressExpired, FileTrouble, Hub, HubTrouble, NotFound, TooLargeToStore, check_key
 from oxenbatch.jobs import sealed
-from oxenbatch.wire import Answer, Cause, Outcome, Target
+from oxenbatch.wire import Answer, Cause, InputPlace, Outcome, Target
 
 if TYPE_CHECKING:
     import ssl
@@ -539,3 +540,73 @@ def test_a_key_that_could_not_stand_in_a_header_is_refused_without_being_told(ke
 def test_a_key_loses_the_spaces_around_it_and_the_hub_does_not_show_it() -> None:
     assert check_key(f" {KEY}\n") == KEY
     assert KEY not in repr(Hub(HUB, KEY))
+
+
+# -- files that requests send along ---------------------------------------------------------------------------------
+
+
+def _store(handler: Any, name: str = "n.png", content: bytes = b"bytes") -> None:
+    async def main() -> None:
+        place = InputPlace("a b", "refs")
+        async with Hub(HUB, KEY, transport=httpx.MockTransport(handler), inputs=place) as hub:
+            if not await hub.store.has(name, len(content)):
+                await hub.store.put(name, io.BytesIO(content), "image/png")
+
+    asyncio.run(main())
+
+
+def test_a_file_is_stored_with_the_key_under_its_own_address_and_only_if_it_is_not_there() -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(404 if request.method == "HEAD" else 200, json={"status": "success"})
+
+    _store(handler)
+    head, put = seen
+    assert {str(request.url) for request in seen} == {"https://hub.example/api/repos/a%20b/refs/file/main/inputs/n.png"}
+    assert put.headers["authorization"] == f"Bearer {KEY}"
+    for part in (b'name="file"; filename="n.png"', b"image/png\r\n\r\nbytes\r\n", b'name="message"', b'name="name"',
+                 b'name="email"'):  # fmt: skip
+        assert part in put.content
+    assert head.method == "HEAD"
+
+    seen.clear()
+    _store(lambda request: seen.append(request) or httpx.Response(200, headers={"content-length": "5"}))
+    assert [request.method for request in seen] == ["HEAD"]
+    seen.clear()
+    _store(lambda request: seen.append(request) or httpx.Response(200, headers={"content-length": "4"}, json={}))
+    assert [request.method for request in seen] == ["HEAD", "PUT"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "cause", "tries"),
+    [
+        (httpx.ReadError("no"), HubTrouble, Cause.HUB, 3),
+        (httpx.Response(409, json={"error": "another commit"}), HubTrouble, Cause.HUB, 3),
+        (httpx.Response(503, text="<html>"), HubTrouble, Cause.HUB, 3),
+        (httpx.Response(429, json={"error": "x"}), HubTrouble, Cause.RATE, 3),
+        (httpx.Response(307, headers={"location": "https://elsewhere.example/"}), HubTrouble, Cause.HUB, 3),
+        (httpx.Response(413, text="<html>"), TooLargeToStore, None, 1),
+        (httpx.Response(403, json={"status_message": "forbidden"}), HubTrouble, Cause.KEY, 1),
+        (httpx.Response(404, json={"status_message": "resource_not_found"}), NotFound, None, 1),
+        (httpx.Response(422, json={"error": "x"}), HubTrouble, None, 1),
+    ],
+)
+def test_storing_is_tried_again_only_where_that_may_help(answer: Any, kind: Any, cause: Any, tries: int) -> None:
+    puts: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "HEAD":
+            return httpx.Response(404)
+        puts.append(request.content)
+        if isinstance(answer, Exception):
+            raise answer
+        response: httpx.Response = answer
+        return response
+
+    with pytest.raises(kind) as caught:
+        _store(handler)
+    assert (caught.value.cause, len(puts)) == (cause, tries)
+    assert all(b"bytes" in content for content in puts)  # the whole file each time
+    assert KEY not in str(caught.value)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oxenbatch.echo import echoes
 from oxenbatch.jobs import request_hash
 from oxenbatch.reconcile import (
     DOUBT_S,
@@ -23,7 +24,7 @@ from oxenbatch.reconcile import (
     scan_due_at,
     window_start,
 )
-from oxenbatch.wire import Generation, echoes
+from oxenbatch.wire import Generation
 
 T0 = 1_800_000_000.0
 SETTLE_S = 120.0

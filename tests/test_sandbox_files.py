@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import time
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,9 +15,12 @@ from PIL import Image
 from sandbox_kit import IMAGE, NESTED, OWN_HOST, VIDEO, Bench, words_of
 
 from oxenbatch.media import inspect
-from oxenbatch.sandbox import Faults
+from oxenbatch.sandbox import Answer, Faults
 from oxenbatch.sandbox.clockwork import Generation
 from oxenbatch.sandbox.media import render, size_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROMPT = "A sunset timelapse over the ocean"
 
@@ -328,21 +333,70 @@ def test_a_host_without_ranges_sends_everything() -> None:
 # --- files that users store -----------------------------------------------------------------------------------------
 
 
-def test_a_file_that_was_stored_is_served_from_the_same_address() -> None:
-    bench = Bench()
-    content = bytes(range(256)) + b"\r\n--not-the-boundary\r\n"
+def put(bench: Bench, path: str, content: bytes, content_type: str = "image/png") -> Answer:
+    """The answer to a form with this file in it."""
     form = (
         b'--cut\r\ncontent-disposition: form-data; name="message"\r\n\r\nours\r\n'
         b'--cut\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\n'
-        b"content-type: image/png\r\n\r\n" + content + b"\r\n--cut--\r\n"
+        b"content-type: " + content_type.encode() + b"\r\n\r\n" + content + b"\r\n--cut--\r\n"
     )
-    path = "/api/repos/ox/set/file/main/images/a.png"
-    headers = {"content-type": "multipart/form-data; boundary=cut"}
-    stored = bench.ask("PUT", path, form, headers=headers)
-    served = bench.ask("GET", path)
+    return bench.ask("PUT", path, form, headers={"content-type": "multipart/form-data; boundary=cut"})
+
+
+STORED = "/api/repos/ox/set/file/main/images/a.png"
+
+
+def test_a_file_that_was_stored_is_served_from_the_same_address() -> None:
+    bench = Bench()
+    content = bytes(range(256)) + b"\r\n--not-the-boundary\r\n"
+    stored = put(bench, STORED, content)
+    served, head = bench.ask("GET", STORED), bench.ask("HEAD", STORED)
 
     assert stored.json()["status"] == "success"
     assert (served.status, served.headers["content-type"], served.body) == (200, "image/png", content)
+    assert (head.status, head.headers["content-length"], head.body) == (200, str(len(content)), b"")
+    assert bench.hub.record()["stored"] == 1
+
+
+def test_stored_files_outlive_the_hub_with_its_journal(tmp_path: Path) -> None:
+    bench = Bench(journal=tmp_path / "journal")
+    put(bench, STORED, b"one")
+    put(bench, STORED, b"two")
+    put(bench, STORED, b"two")
+    again = Bench(journal=tmp_path / "journal")
+
+    assert again.ask("GET", STORED).body == b"two"
+    assert (tmp_path / "journal").read_text().count('"do":"store"') == 2
+
+
+def test_a_repository_may_be_missing_and_a_file_too_large() -> None:
+    bench = Bench(faults=Faults([{"do": "no_repository", "times": 1}, {"do": "small_store", "bytes": 3}]))
+
+    assert (put(bench, STORED, b"four").status, bench.hub.stored) == (404, {})
+    assert put(bench, STORED, b"four").status == 413
+    assert put(bench, STORED, b"one").status == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{base}" + STORED, None),
+        (["{base}" + STORED, "https://example.com/elsewhere.png"], None),
+        ("data:image/png;base64,AAAA", None),
+        ("http://hub.test:9999" + STORED, None),
+        ("{base}/api/repos/ox/set/file/main/b.png", "Could not fetch input_image"),
+        ("refs/ox.png", "'refs/ox.png' is not the address of a file"),
+        (["input:" + "0" * 64 + ".png"], "is not the address of a file"),
+    ],
+)
+def test_a_model_fetches_its_inputs_when_it_runs(value: Any, words: str | None) -> None:
+    bench = Bench()
+    put(bench, STORED, b"bytes")
+    named = json.loads(json.dumps(value).replace("{base}", bench.hub.base_url))
+    (made,) = bench.enqueue("nano-banana-2", input_image=named)
+    bench.clock.pass_by(60)
+
+    assert (words or "None") in str(bench.row(made)["error_message"])
 
 
 def test_a_form_without_a_file_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from oxenbatch.echo import echoes
 from oxenbatch.jobs import Event
 from oxenbatch.wire import (
     RETRY_AFTER_MAX_S,
@@ -19,7 +20,6 @@ from oxenbatch.wire import (
     Outcome,
     Target,
     as_uuid,
-    echoes,
     enqueue_body,
     http_date,
     read_answer,
@@ -697,3 +697,25 @@ def test_what_comes_back_as_it_was_sent_is_never_denied(value: Any) -> None:
 @given(theirs=JSON, ours=JSON)
 def test_any_two_values_can_be_compared(theirs: Any, ours: Any) -> None:
     assert echoes(echo(value=theirs), "m", {"value": ours}) in (YES, NO, CANNOT_TELL)
+
+
+ONE, TWO = "0" * 64 + ".png", "1" * 64 + ".png"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "same"),
+    [
+        (f"https://hub/api/repos/a/b/file/main/inputs/{ONE}", f"https://hub/api/repos/a/b/file/main/inputs/{ONE}", YES),
+        (f"https://cdn/x/{ONE}?signature=1", f"https://hub/api/repos/a/b/file/main/inputs/{ONE}", YES),
+        (f"http://127.0.0.1:1/api/repos/a/{ONE}", f"http://127.0.0.1:2/api/repos/a/{ONE}", YES),
+        (f"https://hub/api/repos/a/b/file/main/inputs/{ONE}", f"input:{ONE}", YES),
+        (f"https://hub/api/repos/a/b/file/main/inputs/{ONE}", f"https://hub/api/repos/a/b/file/main/inputs/{TWO}", NO),
+        (f"http://127.0.0.1:1/api/repos/a/{ONE}", f"http://127.0.0.1:2/api/repos/a/{TWO}", NO),
+        (f"https://cdn/x/{ONE}", f"https://hub/api/repos/a/b/file/main/inputs/{TWO}", CANNOT_TELL),
+        (f"https://hub/inputs/{ONE}", f"input:{TWO}", CANNOT_TELL),
+        ("https://cdn/x/ox.png", f"https://hub/api/repos/a/b/file/main/inputs/{ONE}", CANNOT_TELL),
+    ],
+)
+def test_a_stored_file_is_known_by_its_name_wherever_the_hub_serves_it(theirs: str, ours: str, same: Any) -> None:
+    assert echoes(echo(value=theirs), "m", {"value": ours}) is same
+    assert echoes(echo(value=[theirs]), "m", {"value": [ours]}) is same

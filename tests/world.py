@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from oxenbatch.reserve import Reserve
     from oxenbatch.sandbox.clockwork import Generation
-    from oxenbatch.wire import Target
+    from oxenbatch.wire import InputPlace, Target
 
 R = TypeVar("R")
 BEGIN = 1_800_000_000.0
@@ -104,6 +104,8 @@ class World:
         seed: str = "0",
         hub_options: dict[str, Any] | None = None,
         target: Target | None = None,
+        inputs: InputPlace | None = None,
+        inputs_root: Path | None = None,
         models: Mapping[str, ModelFacts] | None = None,
         price: Callable[[Row], Decimal | None] = lambda _: Decimal("0.014"),
         reserve: Reserve | None = None,
@@ -123,6 +125,7 @@ class World:
         self.on_request: Callable[[Request], None] = lambda _: None
         """Called just before the hub hears of a request."""
         self.target, self.price, self.reserve, self.jitter = target, price, reserve, jitter
+        self.inputs, self.inputs_root = inputs, inputs_root
         self.models = models or {IMAGE: ModelFacts(), VIDEO: ModelFacts(video=True)}
         self.seed = seed
         self.runs = 0
@@ -255,6 +258,7 @@ class World:
                 self.key,
                 clock=self,
                 target=self.target,
+                inputs=self.inputs,
                 post_timeout_s=limits.post_timeout_s,
                 transport=_Wire(self),
             ) as hub:
@@ -268,6 +272,7 @@ class World:
                     clock=self,
                     blocking=_Disk(self),
                     reserve=self.reserve,
+                    inputs_root=self.inputs_root,
                     jitter=self.jitter,
                 )
                 other = asyncio.create_task(during(runner, self)) if during else None
@@ -472,9 +477,9 @@ class _Wire(httpx.AsyncBaseTransport):
         world = self.world
         body = await request.aread()
         timeout = request.extensions["timeout"]
-        posts = request.method == "POST"
+        posts = request.method in ("POST", "PUT")
         if posts:
-            world.point("before the POST leaves")
+            world.point(f"before the {request.method} leaves")
         await asyncio.sleep(world.latency_s)
         if not world.network:
             raise httpx.ConnectError("no network", request=request)
@@ -493,7 +498,7 @@ class _Wire(httpx.AsyncBaseTransport):
         answer = world.hub.handle(asked)
         world._hub_changed.set()
         if posts:
-            world.point("after the POST landed")
+            world.point(f"after the {request.method} landed")
         if answer.delay_s > timeout["read"]:
             await asyncio.sleep(timeout["read"])
             raise httpx.ReadTimeout("silence", request=request)
@@ -504,6 +509,8 @@ class _Wire(httpx.AsyncBaseTransport):
             world.point("before the answer is read")
         if answer.cut in ("before", "after"):
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+        if request.method == "HEAD":
+            return httpx.Response(answer.status, headers=answer.headers, request=request)
         stream = _Stream(world, answer) if answer.stream else _Body(world, answer, timeout["read"], in_a_file)
         return httpx.Response(answer.status, headers=answer.headers, stream=stream, request=request)
 

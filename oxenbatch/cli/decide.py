@@ -164,9 +164,10 @@ def _list_held(held: list[decisions.Held], *, as_json: bool) -> None:
 
 
 def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict[str, Any]) -> None:
+    from oxenbatch.echo import echoes  # noqa: PLC0415
     from oxenbatch.hub import Hub  # noqa: PLC0415 - not for --help
     from oxenbatch.ledger import sends  # noqa: PLC0415
-    from oxenbatch.wire import as_uuid, echoes  # noqa: PLC0415
+    from oxenbatch.wire import as_uuid  # noqa: PLC0415
 
     generation_id = as_uuid(options["adopt"])
     if generation_id is None:

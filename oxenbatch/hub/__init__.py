@@ -8,7 +8,7 @@ their own timeouts are the only ones.
 
 from oxenbatch.hub.client import ACCOUNT_PAGE, DEFAULT_HUB, Hub, check_key
 from oxenbatch.hub.files import FileAnswer
-from oxenbatch.hub.trouble import AddressExpired, FileTrouble, HubTrouble, NotFound
+from oxenbatch.hub.trouble import AddressExpired, FileTrouble, HubTrouble, NotFound, TooLargeToStore
 
 __all__ = [
     "ACCOUNT_PAGE",
@@ -19,5 +19,6 @@ __all__ = [
     "Hub",
     "HubTrouble",
     "NotFound",
+    "TooLargeToStore",
     "check_key",
 ]

@@ -16,13 +16,16 @@ from oxenbatch import __version__
 from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
+from oxenbatch.hub.again import is_passing, wait_as_told
 from oxenbatch.hub.files import FileAnswer, Files
+from oxenbatch.hub.store import Store
 from oxenbatch.hub.trouble import HubTrouble, NotFound, why
 from oxenbatch.jobs import Intent
-from oxenbatch.plan import DOWNLOADS, OPEN_POSTS
+from oxenbatch.plan import DOWNLOADS, OPEN_POSTS, STORES
 from oxenbatch.wire import (
     Answer,
     Generation,
+    InputPlace,
     Outcome,
     Page,
     Target,
@@ -88,6 +91,7 @@ class Hub:
         *,
         clock: Clock | None = None,
         target: Target | None = None,
+        inputs: InputPlace | None = None,
         post_timeout_s: float = 30.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -106,6 +110,8 @@ class Hub:
         self._keyless = self._client(DOWNLOADS, keyed=False)
         self._files = Files(self._keyless, self.origin, self._key, looks_up=transport is None)
         self._events = self._client(1, keyed=True)
+        self._storing = self._client(STORES, keyed=True)
+        self.store = Store(self._storing, self.origin, inputs, self._understood, self._out_of_reach)
 
     def __repr__(self) -> str:
         return f"<Hub {self.origin}>"
@@ -131,7 +137,7 @@ class Hub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (self._api, self._keyless, self._events):
+        for client in (self._api, self._keyless, self._events, self._storing):
             await client.aclose()
 
     # -- the one call that costs money ----------------------------------------------------------------------------
@@ -238,8 +244,8 @@ class Hub:
     async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, after up to three tries; `HubTrouble` in all its kinds where there is none."""
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_is_passing),
-            wait=_wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
+            retry=tenacity.retry_if_exception(is_passing),
+            wait=wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
             stop=tenacity.stop_after_attempt(GET_TRIES),
             sleep=asyncio.sleep,
             reraise=True,
@@ -346,22 +352,6 @@ def _read(reader: Callable[[Any], T], payload: Any) -> T:
         return reader(payload)
     except ValueError as error:
         raise HubTrouble(str(error), cause=Cause.HUB) from None
-
-
-def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, HubTrouble) and error.cause in (Cause.HUB, Cause.RATE)
-
-
-class _wait_as_told(tenacity.wait.wait_base):  # noqa: N801 - named as tenacity names its own
-    """As long as `Retry-After` says (but no longer than the run can use), else as `otherwise` says."""
-
-    def __init__(self, otherwise: tenacity.wait.wait_base) -> None:
-        self.otherwise = otherwise
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        told = error.wait_s if isinstance(error, HubTrouble) else None
-        return float(self.otherwise(retry_state)) if told is None else min(told, 60.0)
 
 
 def _id(generation_id: str) -> str:

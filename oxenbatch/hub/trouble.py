@@ -25,6 +25,10 @@ class NotFound(HubTrouble):
     """The hub does not know what was asked for."""
 
 
+class TooLargeToStore(HubTrouble):
+    """The hub does not take a file of this size."""
+
+
 class AddressExpired(OxenbatchError):
     """The address no longer leads to the file; a fresh one may."""
 

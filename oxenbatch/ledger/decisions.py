@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ def set_aside(ledger: Ledger, sample_ids: Iterable[int], *, attempts: int, at: f
             )
             if sample["seed"] is not None:
                 seed = auto_seed(f"{sample['key']}/{sample['seed']}", sample["number"])
-                parameters = {**sends.sent_parameters(ledger, sample_id), "seed": seed}
+                parameters = {**json.loads(sample["parameters"]), "seed": seed}
                 ledger.conn.execute(
                     "update samples set seed = ?, request_hash = ? where id = ?",
                     (seed, request_hash(sample["model"], parameters), sample_id),

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from oxenbatch.echo import echoes
 from oxenbatch.jobs import JobState, prompt_of
 from oxenbatch.ledger.book import to_dollars
 from oxenbatch.plan import Facts
-from oxenbatch.wire import echoes
 from oxenbatch.words import alike
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def story(ledger: Ledger, job_id: int) -> Story:
         return [dict(row) for row in conn.execute(query, (job_id,))]
 
     job = rows("select * from jobs where id = ?")[0]
-    job["parameters"], job["metadata"] = json.loads(job["parameters"]), json.loads(job["metadata"])
+    job |= {name: json.loads(job[name] or "{}") for name in ("parameters", "metadata", "written")}
     generations = rows(
         "select g.* from generations g join samples s on s.id = g.sample_id where s.job_id = ? order by g.accepted_at"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from oxenbatch.echo import echoes
 from oxenbatch.jobs import Event
 from oxenbatch.ledger import news, sends
-from oxenbatch.wire import echoes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

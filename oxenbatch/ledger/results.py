@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # `same_as`: the file of the first result with the same bytes; an index has the hashes, so only twins cost a look.
 RECORDS: Final = """
-select s.state, s.error, g.file, j.prompt, j.model, j.parameters, j.metadata, s.seed, j.key, j.row_id, s.number,
+select s.state, s.error, g.file, j.prompt, j.model, j.parameters, j.written, j.metadata, s.seed, j.key, j.row_id, s.number,
        j.samples, g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.audio,
        g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
        coalesce(g.completed_at, g.downloaded_at) as created_at,
@@ -39,13 +39,14 @@ def on_disk(ledger: Ledger) -> Iterator[dict[str, Any]]:
 def records(ledger: Ledger, states: Collection[JobState]) -> Iterator[dict[str, Any]]:
     """One dict a sample in these states, in the manifest's order, as `on_disk` has them; also `state` and `error`.
 
-    `same_as` names the first result with the same bytes, where there are several; `mismatches` is a list.
+    `same_as` names the first result with the same bytes, where there are several; `mismatches` is a list. A parameter
+    that refers to a file of the user's is as the manifest has it.
     """
     marks = ", ".join("?" * len(states))
     for row in ledger.conn.execute(RECORDS.format(states=marks), tuple(states)):
         record = dict(row)
-        for name in ("parameters", "metadata"):
-            record[name] = json.loads(record[name])
+        record["parameters"] = json.loads(record["parameters"]) | json.loads(record.pop("written") or "{}")
+        record["metadata"] = json.loads(record["metadata"])
         record["mismatches"] = json.loads(record["mismatches"] or "[]")
         yield record
 

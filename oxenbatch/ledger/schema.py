@@ -260,6 +260,40 @@ create table successor (
 ) strict
 """
 
+# Files of this machine that rows send along. A job's parameters hold references made of the bytes; see jobs.InputFile.
+INPUTS = (
+    "alter table jobs add column written text",
+    """
+create table inputs (
+  id integer primary key,
+  sha256 text not null unique check (length(sha256) = 64),
+  name text not null,
+  bytes integer not null,
+  address text,
+  stored_at real
+) strict
+""",
+    """
+create table input_files (
+  path text primary key,
+  input_id integer not null references inputs(id),
+  bytes integer not null,
+  mtime_ns integer not null,
+  inode integer not null,
+  wanted integer not null check (wanted in (0, 1))
+) strict
+""",
+    """
+create table job_inputs (
+  input_id integer not null references inputs(id),
+  job_id integer not null references jobs(id) on delete cascade,
+  primary key (input_id, job_id)
+) strict, without rowid
+""",
+    "create index job_inputs_of_job on job_inputs (job_id)",
+    "create index input_files_of_input on input_files (input_id)",
+)
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
@@ -272,6 +306,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "m004_shards",
         (SHARD, SHARED_REQUESTS, MERGE, PARTS, SUCCESSOR),
     ),
+    ("m005_inputs", INPUTS),
 )
 VERSION: Final = len(STEPS)
 

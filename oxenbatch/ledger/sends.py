@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oxenbatch.errors import OxenbatchError
 from oxenbatch.jobs import ACTIVE, Event, Intent, sealed
+from oxenbatch.ledger import inputs
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.parts import superseded_by
 from oxenbatch.plan import Due, Stop
@@ -49,6 +50,8 @@ class Authorised:
     """The limit that stopped the rest; None where nothing did."""
     nanos: int = 0
     """The estimates of the intents, together."""
+    waits: bool = False
+    """Something is due whose files are not stored yet."""
 
 
 def active_by_model(ledger: Ledger) -> dict[str, int]:
@@ -121,39 +124,45 @@ def authorise(
     at: float,
     run_id: int,
     target: Target | None = None,
+    input_folder: str | None = None,
 ) -> Authorised:
     """Record one submission for each pick, as far as the caps allow; the intents are durable once this commits.
 
-    A pick is up to `PER_POST` samples of one job with one request. Limits, budget and attempts are enforced here,
+    A pick is up to `PER_POST` samples of one job with one request; one whose files are not stored in `input_folder`,
+    an address at the hub, is left for later. Limits, budget and attempts are enforced here,
     in the transaction that makes the intent, whatever the caller has reckoned before.
     """
     intents: list[Intent] = []
     nanos = 0
+    waits = False
     with ledger.immediate():
         active = sum(active_by_model(ledger).values())
         committed = ledger.conn.execute("select committed_nanos from batch").fetchone()[0]
         for pick in picks:
             if active + len(pick) > caps.concurrency:
                 break
+            if inputs.are_lacking(ledger, pick[0].job_id, input_folder):
+                waits = True
+                continue
             if caps.sends_left is not None and len(intents) >= caps.sends_left:
-                return Authorised(intents, Stop.SENDS, nanos)
+                return Authorised(intents, Stop.SENDS, nanos, waits)
             estimates = _estimates(ledger, pick)
             if caps.max_cost_nanos is not None:
                 if None in estimates and not caps.allow_unpriced:
-                    return Authorised(intents, Stop.UNPRICED, nanos)
+                    return Authorised(intents, Stop.UNPRICED, nanos, waits)
                 if committed + sum(e or 0 for e in estimates) > caps.max_cost_nanos:
-                    return Authorised(intents, Stop.COST, nanos)
+                    return Authorised(intents, Stop.COST, nanos, waits)
             if caps.day_nanos_left is not None:
                 if None in estimates and not caps.allow_unpriced:
-                    return Authorised(intents, Stop.UNPRICED, nanos)
+                    return Authorised(intents, Stop.UNPRICED, nanos, waits)
                 if nanos + sum(e or 0 for e in estimates) > caps.day_nanos_left:
-                    return Authorised(intents, Stop.DAY, nanos)
+                    return Authorised(intents, Stop.DAY, nanos, waits)
             intent = _intend(ledger, pick, sum(e or 0 for e in estimates), target, at=at, run_id=run_id)
             nanos += sum(e or 0 for e in estimates)
             committed += sum(e or 0 for e in estimates)
             active += len(pick)
             intents.append(intent)
-    return Authorised(intents, None, nanos)
+    return Authorised(intents, None, nanos, waits)
 
 
 def _estimates(ledger: Ledger, pick: Sequence[Due]) -> list[int | None]:
@@ -194,11 +203,14 @@ def _intend(
 
 
 def sent_parameters(ledger: Ledger, sample_id: int) -> dict[str, Any]:
-    """What the sample's request carries beside the model: its job's parameters, with its own seed if it has one."""
+    """What the sample's request carries beside the model: its job's parameters, with the addresses of its files, and
+    with its own seed if it has one."""
     row = ledger.conn.execute(
-        "select parameters, seed from samples join jobs on jobs.id = job_id where samples.id = ?", (sample_id,)
+        "select parameters, written, seed from samples join jobs on jobs.id = job_id where samples.id = ?", (sample_id,)
     ).fetchone()
     parameters: dict[str, Any] = json.loads(row["parameters"])
+    if row["written"]:
+        parameters = inputs.addressed(ledger, parameters, json.loads(row["written"]))
     return parameters if row["seed"] is None else {**parameters, "seed": row["seed"]}
 
 

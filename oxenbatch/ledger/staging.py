@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
 from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, request_hash
+from oxenbatch.ledger import inputs
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.ledger.decisions import Aside
 from oxenbatch.ledger.parts import Neighbours
@@ -66,6 +67,8 @@ class _Work:
     staged: Staged
     newest: int
     """The id of the newest sample: how many results there may be so far."""
+    inputs: inputs.Staging
+    """The files that rows send along."""
 
 
 def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
@@ -90,7 +93,7 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
             neighbours = Neighbours(ledger, terms.shard) if terms.shard else None
             conn.execute("update jobs set wanted = 0 where wanted = 1")
             newest = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
-            work = _Work(ledger, terms, staged, newest)
+            work = _Work(ledger, terms, staged, newest, inputs.Staging(ledger))
             for entry in rows:
                 if neighbours and isinstance(entry, Row) and not neighbours.is_mine(entry):
                     elsewhere += 1
@@ -148,7 +151,7 @@ def _stage_row(work: _Work, row: Row) -> Problem | None:
 
 
 _JOB: Final = """
-select id, key, request_hash, kept_hash, samples, wanted, model, parameters,
+select id, key, request_hash, kept_hash, samples, wanted, model, parameters, written,
        exists (select 1 from samples s
                where s.job_id = jobs.id and s.state = 'pending' and s.estimate_nanos is not ?) as repriced
 from jobs where key = ?
@@ -159,9 +162,10 @@ def _keep_job(work: _Work, row: Row, job: sqlite3.Row, estimate: int | None) -> 
     """The job is wanted again, with the manifest's present metadata, place, number of samples, and today's price."""
     conn = work.ledger.conn
     conn.execute(
-        "update jobs set wanted = 1, position = ?, samples = ?, metadata = ?, source = ? where id = ?",
-        (row.number, row.samples, _json(row.metadata), row.where, job["id"]),
+        "update jobs set wanted = 1, position = ?, samples = ?, metadata = ?, source = ?, written = ? where id = ?",
+        (row.number, row.samples, _json(row.metadata), row.where, _written(row), job["id"]),
     )
+    work.inputs.add(job["id"], row.inputs)
     if job["repriced"] and estimate is not None:  # nothing is reserved for what is not sent: it follows the price
         conn.execute(
             "update samples set estimate_nanos = ? where job_id = ? and state = 'pending'", (estimate, job["id"])
@@ -178,9 +182,12 @@ def _change_job(work: _Work, row: Row, hashed: str, job: sqlite3.Row, estimate: 
     sent = conn.execute("select 1 from submissions where job_id = ? limit 1", (job["id"],)).fetchone()
     if sent and terms.changed != "rerun" and (terms.changed == "keep" or job["kept_hash"] == hashed):
         # What is kept is the request too: further samples of it are of the job's, not of the row's new one.
-        kept = replace(row, model=job["model"], parameters=json.loads(job["parameters"]))
+        kept = replace(row, model=job["model"], parameters=json.loads(job["parameters"]), inputs=(),
+                       written=json.loads(job["written"] or "{}"))  # fmt: skip
         _keep_job(work, kept, job, to_nanos(terms.price(kept)))
         conn.execute("update jobs set kept_hash = ? where id = ?", (hashed, job["id"]))  # settled: not asked again
+        for file in row.inputs:
+            work.inputs.keep(file)  # else the next run would take them for new ones
         return None
     if sent and (terms.changed == "stop" or states - _AT_REST):
         work.staged.changed.append(job["key"])
@@ -235,10 +242,12 @@ def _retire(work: _Work, job_id: int, key: str) -> None:
 def _add_job(work: _Work, row: Row, key: str, hashed: str, occurrence: int, estimate: int | None) -> None:
     job_id = work.ledger.conn.execute(
         "insert into jobs (key, row_id, occurrence, request_hash, model, prompt, parameters, metadata, samples,"
-        " position, wanted, source, created_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) returning id",
+        " position, wanted, source, written, created_at)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) returning id",
         (key, row.id, occurrence, hashed, row.model, row.prompt, canonical(row.parameters), _json(row.metadata),
-         row.samples, row.number, row.where, work.terms.at),
+         row.samples, row.number, row.where, _written(row), work.terms.at),
     ).fetchone()[0]  # fmt: skip
+    work.inputs.add(job_id, row.inputs)
     work.staged.added += 1
     _add_samples(work, row, job_id, key, hashed, estimate, have=0)
 
@@ -280,6 +289,10 @@ def marks(key: str, number: int) -> Iterator[str]:
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _written(row: Row) -> str | None:
+    return _encode(row.written) if row.written else None
 
 
 def _json(value: Any) -> str:

@@ -22,18 +22,20 @@ from oxenbatch.manifest import read, templates
 from oxenbatch.manifest.draft import merged
 from oxenbatch.manifest.expand import Expansion
 from oxenbatch.manifest.head import RESERVED, Overrides, read_head, stem
+from oxenbatch.manifest.inputs import InputFiles
 from oxenbatch.manifest.source import Entry, Faulty, Include, Source, find_source, form_of, keep
 from oxenbatch.manifest.strict_json import JsonFault, decode
-from oxenbatch.wire import Target
+from oxenbatch.wire import InputPlace, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from decimal import Decimal
 
     from oxenbatch.catalog import Catalog
+    from oxenbatch.jobs import InputFile
     from oxenbatch.manifest.read import Member
 
-__all__ = ["Manifest", "Overrides", "Target", "load_manifest", "parse_parameter"]
+__all__ = ["InputPlace", "Manifest", "Overrides", "Target", "load_manifest", "parse_parameter"]
 
 MOST_PROBLEMS = 1_000  # past that the manifest is not the one that was meant; nobody reads on
 _NO_OVERRIDES = Overrides()
@@ -74,6 +76,10 @@ class Manifest:
         """Dollars."""
         self.model_concurrency: dict[str, int] = head.model_concurrency
         self.target: Target | None = head.target
+        self.inputs: InputPlace | None = head.inputs
+        """Where at the hub the files are kept that its rows send along; None where it does not say."""
+        self.inputs_root: Path = (path.parent if path is not None else Path()) / Path(head.inputs_root).expanduser()
+        """The folder of this machine in which they lie."""
         if next(self._entries(), None) is None:
             raise ManifestError([Problem("has no rows; write a prompt a line, or a list", where=source.shown)])
 
@@ -128,12 +134,19 @@ class Manifest:
         }
         return "m1:" + hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def rows(self, date: dt.date, catalog: Catalog | None = None) -> Iterator[Row | Problem]:
+    def rows(
+        self,
+        date: dt.date,
+        catalog: Catalog | None = None,
+        known_file: Callable[[str], InputFile | None] = lambda _: None,
+    ) -> Iterator[Row | Problem]:
         """Every row and every problem, in the manifest's order; after 1,000 problems the rest is not looked at.
 
         Without a catalogue no model and no parameter is checked, and a table's cells are JSON where they parse.
+        `known_file`: what an earlier reading found at a path; the file is not read again where it is still the same.
         """
-        expansion = Expansion(self._head, self._overrides, date, catalog)
+        files = InputFiles(self.inputs_root, known_file, is_placed=self.inputs is not None)
+        expansion = Expansion(self._head, self._overrides, date, catalog, files)
         problems = 0
         for found in expansion.rows(self._entries()):
             yield found

@@ -14,6 +14,7 @@ from oxenbatch.manifest.strict_json import JsonFault, decode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oxenbatch.jobs import InputFile
     from oxenbatch.manifest.source import Entry
 
 
@@ -25,6 +26,7 @@ class Draft:
         "entry",
         "extra",
         "id",
+        "inputs",
         "known",
         "metadata",
         "number",
@@ -33,6 +35,7 @@ class Draft:
         "refused",
         "samples",
         "variables",
+        "written",
     )
 
     def __init__(
@@ -47,6 +50,8 @@ class Draft:
         self.parameters: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
+        self.inputs: list[InputFile] = []
+        self.written: dict[str, Any] = {}
         self.samples: Any = 1
         self.id: str | None = None
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
-from oxenbatch.jobs import Row
+from oxenbatch.jobs import Row, with_addresses
 from oxenbatch.manifest import templates
 from oxenbatch.manifest.blame import Blame
 from oxenbatch.manifest.draft import Draft, merged, own_names
 from oxenbatch.manifest.fields import LONGEST_NAME, MOST_NAMES, CellFault, Plan, metadata_fault
 from oxenbatch.manifest.head import OURS, RESERVED, Head, Overrides
 from oxenbatch.manifest.ids import Ids, id_fault, label
+from oxenbatch.manifest.inputs import InputFault
 from oxenbatch.manifest.source import Entry, Faulty
 
 if TYPE_CHECKING:
@@ -23,19 +24,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from oxenbatch.catalog import Catalog
+    from oxenbatch.jobs import InputFile
+    from oxenbatch.manifest.inputs import InputFiles
 
 MOST_SAMPLES: Final = 10_000  # of one row; a slip of the finger past that is real money
 LONGEST_PROMPT: Final = 100_000  # characters; the longest that any model is known to read is a tenth of it
 REFUSALS_TOLD: Final = 3  # rows that are named for one model that cannot be used; more would say the same
 
+_SOMEWHERE: Final = "https://hub.oxen.ai/"
+"""A schema may ask for an address, and no file has one before it is stored."""
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Expansion:
     """One reading of a manifest's rows; it counts them and remembers the ids that were used."""
 
-    def __init__(self, head: Head, overrides: Overrides, date: dt.date, catalog: Catalog | None) -> None:
-        self.head, self.overrides, self.catalog = head, overrides, catalog
+    def __init__(
+        self, head: Head, overrides: Overrides, date: dt.date, catalog: Catalog | None, files: InputFiles
+    ) -> None:
+        self.head, self.overrides, self.catalog, self.files = head, overrides, catalog, files
         self.number = 0
         self._calendar = templates.calendar(date, head.name)
         self._base = merged(head.defaults, overrides)
@@ -230,6 +237,8 @@ class Expansion:
             metadata=draft.metadata,
             number=draft.number,
             where=entry.where,
+            inputs=tuple(draft.inputs),
+            written=draft.written,
         )
 
     def _take(self, draft: Draft, plan: Plan, fields: Mapping[str, Any], own: set[str]) -> None:
@@ -356,9 +365,27 @@ class Expansion:
                 fault = f"{shown(draft.id)} is already the id of row {before}; ids are unique"
             if fault is not None:
                 draft.wrong(fault, "id")
+        sent = self._take_files(draft, plan) if plan.media else parameters
         if self.catalog is not None and not draft.refused:
-            for found in self.catalog.check(plan.model_id, parameters):
+            for found in self.catalog.check(plan.model_id, sent):
                 self._blame.wrong(draft, found.message, *found.path, name=found.kind == "stranger")
+
+    def _take_files(self, draft: Draft, plan: Plan) -> Mapping[str, Any]:
+        """Files that the row names are references from here on; the parameters as the model will see them."""
+        parameters = draft.parameters
+        for name in plan.media.keys() & parameters.keys():
+            found: list[InputFile] = []
+            try:
+                value = self.files.replaced(parameters[name], plan.media[name], found)
+            except InputFault as fault:
+                draft.wrong(str(fault), name)
+                continue
+            if found:
+                draft.inputs += found
+                draft.written[name], parameters[name] = parameters[name], value
+        if not draft.written:
+            return parameters
+        return {**parameters, **with_addresses({n: parameters[n] for n in draft.written}, _SOMEWHERE.__add__)}
 
     def _header_hint(self, entry: Entry) -> str:
         if entry.columns is None or any(name.casefold() == "prompt" for name in entry.columns):

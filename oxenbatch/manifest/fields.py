@@ -12,6 +12,7 @@ from oxenbatch.catalog.faults import kinds, shown
 from oxenbatch.errors import printable
 from oxenbatch.manifest.head import OURS, RESERVED
 from oxenbatch.manifest.ids import CONTROL
+from oxenbatch.manifest.inputs import Marks, marks
 from oxenbatch.manifest.strict_json import JsonFault, decode
 
 if TYPE_CHECKING:
@@ -145,6 +146,10 @@ class Plan:
         elif self.model is not None and self.model.text_only:
             self.refusal = f"model '{printable(model_id, 100)}' makes neither images nor video; name one that does"
         self.properties = (self.model.properties() if self.model else None) or {}
+        self.media: dict[str, Marks] = {}
+        """Parameters in which files may stand."""
+        for name, schema in self.properties.items():
+            self._mark(name, schema)
         self._spelt = {name.casefold(): name for name in self.properties}
         self.fields: dict[str, Field] = {}
         """Fields that were seen; see `learn`."""
@@ -164,7 +169,14 @@ class Plan:
         field = self._field(name)
         if len(self.fields) < MOST_NAMES:
             self.fields[name] = field
+            if field.name not in self.properties:
+                self._mark(field.name, {})
         return field
+
+    def _mark(self, name: str, schema: dict[str, Any]) -> None:
+        found = marks(name, schema) if name not in TEXTS else None
+        if found is not None:
+            self.media[name] = found
 
     def _field(self, name: str) -> Field:
         folded = name.casefold()

@@ -13,7 +13,7 @@ from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import canonical
 from oxenbatch.manifest import templates
-from oxenbatch.wire import Target
+from oxenbatch.wire import InputPlace, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from oxenbatch.manifest.read import Member
 
 KEYS: Final = (
-    "name", "output", "concurrency", "max_cost", "model", "models", "target",
+    "name", "output", "concurrency", "max_cost", "model", "models", "target", "inputs",
     "defaults", "variables", "matrix", "prompt", "rows", "prompts",
 )  # fmt: skip
 OURS: Final = frozenset(["id", "prompt", "model", "samples", "metadata"])
@@ -71,6 +71,10 @@ class Head:
     max_cost: Decimal | None = None
     model_concurrency: dict[str, int] = field(default_factory=dict)
     target: Target | None = None
+    inputs: InputPlace | None = None
+    """Where at the hub files of this machine are kept; None where that is not said."""
+    inputs_root: str = "."
+    """In which folder of this machine they lie, relative to the manifest."""
     defaults: dict[str, Any] = field(default_factory=dict)
     """Under every row; `model` and the head's `prompt` among them."""
     variables: dict[str, list[str]] = field(default_factory=dict)
@@ -111,6 +115,7 @@ def read_head(members: Mapping[str, Member], name: str, shown_as: str) -> Head:
     _limits(head, value)
     if "target" in value:
         head.target = _target(head, value["target"])
+    _inputs(head, value.get("inputs"))
     _defaults(head, value)
     if "variables" in value:
         head.variables = _variables(head, value["variables"])
@@ -198,25 +203,44 @@ def _count(head: Head, value: Any, key: str, *path: str) -> int | None:
 
 
 def _target(head: Head, member: Member) -> Target | None:
-    if not isinstance(member.value, dict):
-        words = f"{shown(member.value)}, expected a mapping of namespace, repo and directory"
-        head.wrong(words, "target")
-        return None
+    found = _place(head, member, "target", ("namespace", "repo", "directory"))
+    return Target(**found) if found else None
+
+
+def _inputs(head: Head, member: Member | None) -> None:
+    """Where input files lie and are kept; what is not said is as the target says it."""
+    names = ("namespace", "repo", "branch", "directory", "root")
+    found = _place(head, member, "inputs", names) if member is not None else {}
+    head.inputs_root = found.pop("root", ".")
+    target = head.target or Target()
+    namespace, repo = found.pop("namespace", target.namespace), found.pop("repo", target.repo)
+    if namespace and repo:
+        head.inputs = InputPlace(namespace, repo, **found)
+    elif member is not None and isinstance(member.value, dict) and not head.problems:
+        words = "does not say in which repository of the hub the files are kept; expected namespace and repo"
+        head.wrong(words, "inputs")
+
+
+def _place(head: Head, member: Member, key: str, names: tuple[str, ...]) -> dict[str, str]:
+    """A place at the hub, by the names of its parts."""
     found: dict[str, str] = {}
+    if not isinstance(member.value, dict):
+        head.wrong(f"{shown(member.value)}, expected a mapping of {', '.join(names)}", key)
+        return found
     for name, value in member.value.items():
-        if name not in ("namespace", "repo", "directory"):
-            head.wrong(f"is not known{_hint(name, ['namespace', 'repo', 'directory'])}", "target", name, name=True)
+        if name not in names:
+            head.wrong(f"is not known{_hint(name, names)}", key, name, name=True)
         elif value is None:
             continue
         elif not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 300:
-            head.wrong(f"{shown(value)}, expected text of 1 to 300 characters", "target", name)
-        elif name != "directory" and "/" in value:
-            head.wrong(f"{shown(value)}, expected a name without a slash", "target", name)
+            head.wrong(f"{shown(value)}, expected text of 1 to 300 characters", key, name)
+        elif name in ("namespace", "repo", "branch") and ("/" in value or value in (".", "..")):
+            head.wrong(f"{shown(value)}, expected a name without a slash", key, name)
         elif name == "directory" and (value.startswith("/") or ".." in value.split("/") or "\\" in value):
             head.wrong(f"{shown(value)}, expected a folder inside the repository", "target", name)
         else:
             found[name] = value
-    return Target(**found) if found else None
+    return found
 
 
 def _defaults(head: Head, value: Mapping[str, Member]) -> None:

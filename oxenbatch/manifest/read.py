@@ -42,6 +42,7 @@ _HEAD_SHAPES: Final[Mapping[str, Any]] = {
     "rows": "text",
     "prompts": "text",
     "target": "text",
+    "inputs": "text",
     "defaults": ROW_SHAPE,
     "variables": "text",
     "matrix": ROW_SHAPE,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Damaged", "Media", "inspect"]
+__all__ = ["VIDEOS", "Damaged", "Media", "inspect"]
 
 SIGNATURES: Final[tuple[tuple[bytes, Callable[[File], Media]], ...]] = (
     (rb"\x89PNG\r\n\x1a\n", read_png),
@@ -31,6 +31,9 @@ SIGNATURES: Final[tuple[tuple[bytes, Callable[[File], Media]], ...]] = (
     (rb"BM.{12}[\x0c-\x7c]\0\0\0", read_bmp),  # with its second header's size, as two letters alone would be too little
     (rb"II[*+]\0|MM\0[*+]", lambda _: picture("tiff")),
 )
+
+
+VIDEOS: Final = frozenset(["mp4", "m4v", "mov", "webm"])
 
 
 def inspect(path: Path) -> Media:

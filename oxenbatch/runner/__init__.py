@@ -25,6 +25,7 @@ from oxenbatch.runner.fetching import Fetching
 from oxenbatch.runner.listening import Listening
 from oxenbatch.runner.mood import Mood, mood_of
 from oxenbatch.runner.sending import Sending
+from oxenbatch.runner.storing import Storing
 from oxenbatch.runner.summary import Summary, standing, summarise
 from oxenbatch.runner.watching import Watching
 
@@ -61,6 +62,7 @@ class Runner:
         account: Account | None = None,
         reserve: Reserve | None = None,
         sending: bool = True,
+        inputs_root: Path | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.desk = Desk(
@@ -77,6 +79,7 @@ class Runner:
         self._sends = sending
         self._listening = Listening(self.desk)
         self._sending = Sending(self.desk)
+        self._storing = Storing(self.desk, inputs_root, blocking or Blocking())
         self._watching = Watching(self.desk)
         self._fetching = Fetching(self.desk, Downloads(hub, folder, clock, blocking or Blocking()))
         self._main: asyncio.Task[None] | None = None
@@ -137,6 +140,7 @@ class Runner:
             await self._begin()
             if self._sends:
                 stages.create_task(self._sending.run(), name="send")
+                stages.create_task(self._storing.run(), name="store")
             fetching = stages.create_task(self._fetching.run(), name="fetch")
             watching = stages.create_task(self._watching.run(), name="watch")
             await self._conduct()

@@ -72,6 +72,8 @@ class Desk:
         self.open_posts = 0
         self.could_send = True
         """The send stage found something to post when it last looked."""
+        self.wants_inputs = hub.store.place is not None
+        """Something that is due waits for files that the hub has to keep first."""
         self.fetching: set[int] = set()
         """Samples whose files are on their way."""
         self.lane = plan.Lane()

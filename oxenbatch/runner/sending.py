@@ -47,7 +47,12 @@ class Sending:
                 allowed = min(desk.lane.width, plan.OPEN_POSTS) - desk.open_posts
                 looked_at = desk.hub.time.now()
                 authorised = await desk.clerk.do(self._authorise, allowed)
-                could, desk.could_send = desk.could_send, bool(authorised.intents) or allowed <= 0
+                could = desk.could_send
+                desk.could_send = bool(authorised.intents) or allowed <= 0 or authorised.waits
+                if authorised.waits and not desk.wants_inputs:
+                    desk.wants_inputs = True
+                    desk.bell.ring()
+                    mark = desk.bell.mark
                 for intent in authorised.intents:
                     desk.open_posts += 1
                     posts.create_task(self._post(intent), name=f"post {intent.submission_id}")
@@ -113,7 +118,10 @@ class Sending:
             None if left is None else left - runs.sends_of(ledger, desk.run_id),
             nanos,
         )
-        return sends.authorise(ledger, chosen, caps, at=now, run_id=desk.run_id, target=desk.hub.target)
+        folder = desk.hub.store.address()
+        return sends.authorise(
+            ledger, chosen, caps, at=now, run_id=desk.run_id, target=desk.hub.target, input_folder=folder
+        )
 
     def _is_canary(self, ledger: Ledger, model: str) -> bool:
         """Whether the model's first row has still to show that the others are worth sending."""

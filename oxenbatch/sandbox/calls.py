@@ -8,7 +8,7 @@ from decimal import Decimal
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from . import files
+from . import files, store
 from .enqueue import enqueue, uuid_of
 from .messages import Answer, Origin, json_answer, message, problem
 from .models import CATALOGUE, search
@@ -239,8 +239,8 @@ _CALLS: Final[tuple[tuple[Origin, str, str, Call], ...]] = (
     ("api", "GET", r"/api/ai/models", Call("GET /ai/models", list_models, needs_key=False)),
     ("api", "GET", r"/api/ai/models/search", Call("GET /ai/models/search", list_models, needs_key=False)),
     ("api", "GET", r"/api/ai/models/(.+)", Call("GET /ai/models/ID", show_model, needs_key=False)),
-    ("api", "PUT", r"/api/repos/([^/]+/[^/]+/file/.+)", Call("PUT /repos/file", files.store)),
-    ("api", "GET", r"/api/repos/([^/]+/[^/]+/file/.+)", Call("GET /repos/file", files.serve_stored)),
+    ("api", "PUT", r"/api/repos/([^/]+/[^/]+/file/.+)", Call(store.CALL, store.store)),
+    ("api", "GET", r"/api/repos/([^/]+/[^/]+/file/.+)", Call("GET /repos/file", store.serve_stored)),
     ("api", "GET", r"/api/files/([^/]+)", Call("GET /files/ID", files.serve_own)),
     ("files", "GET", r"/files/([^/]+)", Call("GET /files/ID", files.serve_presigned, needs_key=False)),
     ("api", "GET", r"/_sandbox/record", Call("GET /_sandbox/record", show_record, needs_key=False)),

@@ -16,6 +16,7 @@ from .media import prompt_of
 from .messages import Answer, json_answer, message, problem
 from .models import CATALOGUE, Model
 from .parameters import complaint, price
+from .store import unfetchable
 
 if TYPE_CHECKING:
     from .messages import Request
@@ -101,7 +102,7 @@ def _fate(hub: HubState, model: Model, asked: dict[str, Any]) -> dict[str, Any]:
     slow = hub.faults.strike("slow_work", "generation", hub.elapsed, model.id)
     wait_s = life_s * (0.05 + 0.2 * drawn[1] / 255)
     work_s = (life_s - wait_s) * (slow["factor"] if slow else 1.0)
-    error = complaint(model.request_schema, asked) or _rehearsed(hub, model.id, asked)
+    error = complaint(model.request_schema, asked) or unfetchable(hub, model, asked) or _rehearsed(hub, model.id, asked)
     if error is None and (rule := hub.faults.strike("fail", "generation", hub.elapsed, model.id)):
         error = rule["words"]
     cancelled = hub.faults.strike("cancel", "generation", hub.elapsed, model.id)

@@ -1,16 +1,14 @@
-"""Serving files: presigned addresses on another origin, Range and ETag, and the files that users store at the hub."""
+"""Serving files: presigned addresses on another origin, Range and ETag."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
-from email.parser import BytesParser
-from email.policy import HTTP
 from typing import TYPE_CHECKING, Final
 
 from .media import render
-from .messages import Answer, json_answer, message, problem, short, text_answer
+from .messages import Answer, short, text_answer
 from .mishaps import expired_address
 
 if TYPE_CHECKING:
@@ -98,37 +96,6 @@ def _range(header: str, size: int) -> range | str | None:
         if last and int(last) < start:
             return None
     return range(start, stop) if start < stop else "unsatisfiable"
-
-
-def store(hub: HubState, request: Request, path: str) -> Answer:
-    """The field `file` of a form is kept at this path; not beyond the hub's own life."""
-    sent = _field(request, "file")
-    if sent is None:
-        return message(400, "expected a multipart form with a field `file`")
-    hub.stored[path] = sent
-    commit = hashlib.sha256(sent[1]).hexdigest()[:32]
-    return json_answer({"status": "success", "status_message": "resource_created", "commit": {"id": commit}})
-
-
-def _field(request: Request, name: str) -> tuple[str, bytes] | None:
-    """A form field's content type and bytes."""
-    content_type = request.headers.get("content-type", "")
-    if not content_type.startswith("multipart/form-data"):
-        return None
-    form = BytesParser(policy=HTTP).parsebytes(b"content-type: " + content_type.encode() + b"\r\n\r\n" + request.body)
-    for part in form.iter_parts():
-        if part.get_param("name", header="content-disposition") == name:
-            payload = part.get_payload(decode=True)
-            return part.get_content_type(), payload if isinstance(payload, bytes) else b""
-    return None
-
-
-def serve_stored(hub: HubState, request: Request, path: str) -> Answer:
-    """A file that was stored here before."""
-    if path not in hub.stored:
-        return problem(404, "Resource not found", f"{path} could not be found", "resource_not_found")
-    content_type, body = hub.stored[path]
-    return ranged(request, body, content_type)
 
 
 def no_such_file(_hub: HubState, _request: Request, _path: str) -> Answer:

@@ -232,5 +232,7 @@ KINDS: Final[dict[str, Kind]] = {
     "no_range": Kind("Range is ignored", _FILE),
     "silent_events": Kind("the stream is open and says nothing", "GET /events"),
     "cut_events": Kind("the stream ends after so long", "GET /events", _SECONDS),
+    "no_repository": Kind("404: there is no such repository", "PUT /repos/file"),
+    "small_store": Kind("413 for files of more than so many bytes", "PUT /repos/file", {"bytes": 1 << 20}),
     "lose_event": Kind("one generation's event never fires", "event"),
 }  # fmt: skip

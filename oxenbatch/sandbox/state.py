@@ -31,6 +31,7 @@ from .journal import Journal
 from .messages import Answer, Received, Request, short
 from .mishaps import KINDS, Scene
 from .models import CATALOGUE
+from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,9 @@ class HubState:
         self.charged = Decimal(0)
         self.reserved = Decimal(0)
         """What the active generations will cost."""
-        self.stored: dict[str, tuple[str, bytes]] = {}
+        self.store = Store(None if journal is None else journal.with_name(f"{journal.name}.stored"))
+        self.stored: dict[str, tuple[str, str]] = {}
+        """Files in users' repositories by their paths: what they are, and the hash of their bytes."""
 
         # Drawn at random by default: two hubs that never heard of each other must not give the same ids.
         self._seed = seed if seed is not None else secrets.token_hex(16)
@@ -139,6 +142,7 @@ class HubState:
             "statuses": dict(Counter(generation.status for generation in self.generations.values())),
             "calls": dict(self.calls),
             "served": self.served.total(),
+            "stored": len(self.stored),
             "key_leaks": len(self.key_leaks),
             "listeners": len(self.broadcast.listeners),
             "charged": str(self.charged),
@@ -264,6 +268,8 @@ class HubState:
             self.clockwork.employ(entry["workers"], entry["at"])
         elif entry["do"] == "cancel":
             self.clockwork.cancel(self.generations[entry["id"]], entry["at"])
+        elif entry["do"] == "store":
+            self.stored[entry["path"]] = (entry["type"], entry["sha256"])
         elif entry["do"] == "leak":
             self.key_leaks.append(entry)
         elif entry["born"] <= entry["at"]:

@@ -1,0 +1,92 @@
+"""Files that requests send along, in their place at the hub: each under a name that is made of its bytes.
+
+So storing one twice changes nothing, and it is tried again like a call that only reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import httpx
+import tenacity
+
+from oxenbatch.addresses import without_default_port
+from oxenbatch.hub.again import is_passing, wait_as_told
+from oxenbatch.hub.trouble import HubTrouble, TooLargeToStore, why
+from oxenbatch.words import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from oxenbatch.wire import InputPlace
+
+TRIES: Final = 3
+CONNECT_S: Final = 10.0
+SILENCE_S: Final = 120.0  # a repository's commit of a large file takes its time
+PASSING: Final = frozenset({409, 423, 425})  # another commit was faster
+
+
+class Store:
+    """The folder at the hub where input files are kept; `client` carries the key, and goes to the hub alone."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        origin: str,
+        place: InputPlace | None,
+        understood: Callable[[httpx.Response, bytes, str], Any],
+        out_of_reach: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._origin = origin
+        self.place = place
+        """None where the manifest does not say."""
+        self._understood = understood
+        self._out_of_reach = out_of_reach
+
+    def address(self, name: str = "") -> str | None:
+        """Where a file of this name is kept, or their folder; None where there is no place for them."""
+        return None if self.place is None else f"{without_default_port(self._origin)}/api{self.place.path(name)}"
+
+    async def has(self, name: str, size: int) -> bool:
+        """Whether the hub has this file already; only ever an opinion that saves an upload."""
+        response = await self._ask("HEAD", self._path(name), headers={"Accept-Encoding": "identity"})
+        return response.status_code == 200 and response.headers.get("content-length") in (None, str(size))
+
+    async def put(self, name: str, file: BinaryIO, media_type: str) -> None:
+        """The file is kept, in one commit; `HubTrouble` in its kinds where it is not."""
+        form = {"message": f"Input {name}", "name": "oxenbatch", "email": "oxenbatch@localhost"}
+        path = self._path(name)
+
+        async def once() -> None:
+            file.seek(0)
+            timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None)
+            parts = {"file": (name, file, media_type)}
+            response = await self._ask("PUT", path, data=form, files=parts, timeout=timeout)
+            if response.status_code == 413:
+                raise TooLargeToStore(f"PUT {path}: HTTP 413")
+            if response.status_code in PASSING:
+                raise HubTrouble(f"PUT {path}: HTTP {response.status_code}", cause=Cause.HUB)
+            self._understood(response, response.content, f"PUT {path}")
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(is_passing),
+            wait=wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
+            stop=tenacity.stop_after_attempt(TRIES),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        await retrying(once)
+
+    def _path(self, name: str) -> str:
+        if self.place is None:
+            raise RuntimeError("files are stored only where the manifest says where")
+        return self.place.path(name)
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return await self._client.request(method, f"{self._origin}/api{path}", **options)
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            self._out_of_reach()
+            raise HubTrouble(f"{method} {path}: {why(error)}", cause=Cause.HUB) from None
