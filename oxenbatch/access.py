@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,7 @@ class Access:
     """Which hub, with which key."""
 
     url: str
-    key: str | None
+    key: str | None = field(repr=False)
 
     @property
     def name(self) -> str:

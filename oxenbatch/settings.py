@@ -41,6 +41,12 @@ def find_key(hub: str, environ: Mapping[str, str] = os.environ) -> str:
     )
 
 
+def has_own_key(hub: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the user's settings hold a key for this very hub, and none is in the environment to be taken instead."""
+    path = config_folder(environ) / CONFIG_FILE
+    return not environ.get(KEY_VARIABLE, "").strip() and _key_in(path, _bare(hub) or "") is not None
+
+
 def _key_in(path: Path, host: str) -> str | None:
     try:
         with path.open("rb") as file:

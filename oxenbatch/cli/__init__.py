@@ -6,13 +6,18 @@ Commands are imported when they are called: a `--help` does not wait for a datab
 from __future__ import annotations
 
 import importlib
+import resource
 import sys
-from typing import Final
+import traceback
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from oxenbatch import __version__
-from oxenbatch.errors import ManifestError, OxenbatchError
+from oxenbatch.errors import ManifestError, OxenbatchError, printable
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "oxenbatch.cli.run:run",
@@ -28,6 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted
+WORDS_MAX: Final = 4000  # characters of one error: a long path and a long sentence
 
 
 class LazyGroup(click.Group):
@@ -63,6 +69,8 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    sys.excepthook = tell_bug
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it would hold the key
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as leaving:
@@ -81,13 +89,19 @@ def main() -> None:
         sys.exit(141)
 
 
+def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An uncaught error's traceback on stderr; what a stranger's text in it would do to a terminal is only shown."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+        click.echo(printable(line, WORDS_MAX), err=True)
+
+
 def tell(error: OxenbatchError) -> None:
     """The error on stderr: a sentence, or a manifest's problems, a line each."""
     if not isinstance(error, ManifestError):
-        click.echo(f"oxenbatch: {error}", err=True)
+        click.echo(f"oxenbatch: {printable(error, WORDS_MAX)}", err=True)
         return
     for problem in error.problems[:PROBLEMS_SHOWN]:
-        click.echo(str(problem), err=True)
+        click.echo(printable(problem, WORDS_MAX), err=True)
     more = error.total - min(len(error.problems), PROBLEMS_SHOWN)
     if more:
         click.echo(f"… and {more} more", err=True)

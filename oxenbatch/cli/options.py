@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +52,14 @@ def option(*names: str, **kwargs: Any) -> Callable[[Any], Any]:
     variable = "OXENBATCH_" + flag.removeprefix("--").upper().replace("-", "_")
     also = kwargs.pop("also_envvar", ())
     return click.option(*names, envvar=[variable, *also], **kwargs)
+
+
+def json_line(value: Any) -> str:
+    """The value as one line of JSON that no terminal and no line reader obeys: what does not print is escaped."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def dollars(amount: Decimal) -> str:

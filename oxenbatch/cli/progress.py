@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Progress:
             return
         while True:
             await asyncio.sleep(PLAIN_EVERY_S)
-            click.echo(f"{plan.folder.name}: {look()[1]}", err=True)
+            click.echo(f"{printable(plan.folder.name)}: {look()[1]}", err=True)
 
     async def _bar(self, look: Callable[[], tuple[Tally, str]]) -> None:
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxenbatch.cli.access import jobs_named, ledgers_of, the_ledger_of
-from oxenbatch.cli.options import dollars
+from oxenbatch.cli.options import dollars, json_line
 from oxenbatch.cli.progress import Tally
 from oxenbatch.errors import MachineError, printable
 from oxenbatch.jobs import JobState
@@ -37,7 +37,7 @@ def status(batches: tuple[str, ...], *, as_json: bool) -> None:
     told = [_status_of(path) for name in batches for path in ledgers_of(name)]
     total = {state: sum(one["states"][state] for one in told) for state in map(str, JobState)}
     if as_json:
-        click.echo(json.dumps({"batches": told, "states": total, "cost": str(sum_dollars(told))}, ensure_ascii=False))
+        click.echo(json_line({"batches": told, "states": total, "cost": str(sum_dollars(told))}))
         return
     for one in told:
         _print_status(one)
@@ -122,7 +122,7 @@ def ls(batch: str, *, state: str | None, model: str | None, limit: int | None, a
     with Ledger.open(the_ledger_of(batch)) as ledger:
         for row in reads.listing(ledger, state=state, model=model, limit=limit):
             if as_json:
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(json_line(row))
                 continue
             what = row["file"] or row["error"] or ""
             click.echo(
@@ -147,7 +147,7 @@ def show(batch: str, job: str, *, as_json: bool) -> None:
     with Ledger.open(the_ledger_of(batch)) as ledger:
         story = reads.story(ledger, jobs_named(ledger, (job,))[0])
     if as_json:
-        click.echo(json.dumps(vars_of(story), ensure_ascii=False))
+        click.echo(json_line(vars_of(story)))
         return
     _print_story(story)
 
@@ -171,17 +171,22 @@ def _print_story(story: reads.Story) -> None:
         click.echo(f"  {printable(name):<11} {printable(value if isinstance(value, str) else json.dumps(value), 2000)}")
     for sample in story.samples:
         click.echo(
-            f"  sample {sample['number']}: {sample['state']}" + (f", {sample['file']}" if sample["file"] else "")
+            f"  sample {sample['number']}: {printable(sample['state'])}"
+            + (f", {printable(sample['file'])}" if sample["file"] else "")
         )
         if sample["error"]:
             click.echo(f"    {printable(sample['error'], 1000)}")
     for generation in story.generations:
-        cost = f", ${generation['cost']}" if generation["cost"] else ""
-        click.echo(f"  generation {generation['generation_id']}: {generation['state']}{cost}")
+        cost = f", ${printable(generation['cost'], 40)}" if generation["cost"] else ""
+        click.echo(f"  generation {printable(generation['generation_id'])}: {printable(generation['state'])}{cost}")
     for event in story.events:
         note = f"  {printable(event['note'], 200)}" if event["note"] else ""
-        click.echo(f"  {_when(event['at'])}  {event['was']} -> {event['became']} ({event['event']}){note}")
+        move = printable(f"{event['was']} -> {event['became']} ({event['event']})")
+        click.echo(f"  {_when(event['at'])}  {move}{note}")
 
 
 def _when(at: float) -> str:
-    return dt.datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    try:
+        return dt.datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # no time that a calendar has
+        return "at no known time"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
 import sys
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.logs import set_up
-from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
+from oxenbatch.cli.options import Dollars, Duration, dollars, json_line, option, plural
 from oxenbatch.cli.progress import Progress
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
@@ -296,7 +295,7 @@ class RunCommand:
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
         if self.options["as_json"]:
-            click.echo(json.dumps({"exit_code": code, "batches": [_as_json(*pair) for pair in self.summaries]}))
+            click.echo(json_line({"exit_code": code, "batches": [_as_json(*pair) for pair in self.summaries]}))
         if (self.quiet and code == 0) or self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]
