@@ -219,7 +219,7 @@ def test_a_limit_takes_the_first_rows_after_expansion(tmp_path: Path) -> None:
 def test_more_rows_than_allowed_are_refused_before_they_are_made(tmp_path: Path) -> None:
     axes = ", ".join(f"a{n}: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]" for n in range(12))
     text = f"matrix: {{{axes}}}\nprompts: [a]\n"
-    assert "more than 10,000,000 rows (this entry alone becomes 1,000,000,000,000)" in complaint(tmp_path, text)
+    assert "more than 1,000,000 rows (this entry alone becomes 1,000,000,000,000)" in complaint(tmp_path, text)
     assert "more than 50 rows" in complaint(tmp_path, text, max_rows=50)
     assert len(rows(tmp_path, text, max_rows=50, limit=50)) == 50
     assert "row 3: there are more than 2 rows" in complaint(tmp_path, "- a\n- b\n- c\n", max_rows=2)

@@ -11,7 +11,7 @@ from oxenbatch.catalog import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import Row
 from oxenbatch.manifest import templates
-from oxenbatch.manifest.draft import Draft, merged, own_names
+from oxenbatch.manifest.draft import LARGEST, MOST_VALUES, Draft, merged, own_names, weight
 from oxenbatch.manifest.fields import LONGEST_NAME, MOST_NAMES, CellFault, Plan, metadata_fault
 from oxenbatch.manifest.head import OURS, RESERVED, Head, Overrides
 from oxenbatch.manifest.ids import Ids, id_fault, label
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES: Final = 10_000  # of one row; a slip of the finger past that is real money
 LONGEST_PROMPT: Final = 100_000  # characters; the longest that any model is known to read is a tenth of it
-MOST_ROWS_OF_ONE: Final = 10_000_000  # rows that one entry may become, where --max-rows does not say less
+MOST_ROWS_OF_ONE: Final = 1_000_000  # rows that one entry may become, where --max-rows does not say otherwise
 REFUSALS_TOLD: Final = 3  # rows that are named for one model that cannot be used; more would say the same
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -319,6 +319,10 @@ class Expansion:
             or not 1 <= draft.samples <= MOST_SAMPLES
         ):
             draft.wrong(f"{shown(draft.samples)}, expected a whole number from 1 to {MOST_SAMPLES:,}", "samples")
+        size, count = weight(parameters)
+        if size > LARGEST or count > MOST_VALUES:
+            most = f"{LARGEST >> 20} MB" if size > LARGEST else f"{MOST_VALUES:,} values"
+            draft.wrong(f"is a request of more than {most}; give a picture or video by its address")
         for name in draft.metadata:
             if (fault := metadata_fault(name, parameters, plan)) is not None:
                 draft.wrong(fault, name)
