@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from oxenbatch import __version__, kept
@@ -28,7 +28,7 @@ class Access:
 
     url: str
     """Empty for a stand-in that does not run."""
-    key: str | None
+    key: str | None = field(repr=False)
     rehearsal: bool = False
     """It is the stand-in hub that `--sandbox` brings along."""
     offline: bool = False

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from oxenbatch.errors import OxenbatchError, printable
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        # What older Pythons call global: 6to4's relays, local NAT64, translated IPv4, documentation, segment routing,
+        # and the site-local addresses of old.
+        ("192.88.99.0/24", "64:ff9b:1::/48", "::ffff:0:0:0/96", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
+)
 
 
 class AddressRefused(OxenbatchError):
@@ -22,8 +31,13 @@ def parse(url: str) -> SplitResult:
     except ValueError as error:
         raise AddressRefused("not an address") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise AddressRefused(f"not an http address: {printable(url.partition('?')[0], 100)}")
+        raise AddressRefused(f"not an http address: {printable(_without_secrets(url), 100)}")
     return parts
+
+
+def _without_secrets(url: str) -> str:
+    """Any text that was meant as an address, without what may be a signature or a user's word."""
+    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 def origin_of(url: str) -> str:
@@ -77,4 +91,4 @@ def is_public(address: str) -> bool:
         if ip in _NAT64 or int(ip) < 2**32:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         ip = inner or ip
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)

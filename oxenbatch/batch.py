@@ -20,9 +20,17 @@ from oxenbatch.addresses import origin_of
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
-from oxenbatch.download import fsync_folder
-from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
-from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledger, want_lost_again
+from oxenbatch.errors import ConfigProblem, ManifestError, OxenbatchError, printable
+from oxenbatch.folder import (
+    LEDGER,
+    LOCK,
+    locked,
+    make_folder,
+    move_aside,
+    refuse_lost_ledger,
+    want_lost_again,
+    warn_of_network,
+)
 from oxenbatch.handover import refuse_mixture, take_over
 from oxenbatch.hub import DEFAULT_HUB, Hub
 from oxenbatch.jobs import JobState
@@ -33,6 +41,7 @@ from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.manifest import load_manifest
 from oxenbatch.manifest.inputs import is_changed
 from oxenbatch.names import inside
+from oxenbatch.place import Place
 from oxenbatch.plan import Limits, Stop
 from oxenbatch.reserve import Reserve
 from oxenbatch.runner import ModelFacts, Runner, Summary, standing
@@ -141,7 +150,9 @@ class Batch:
         refuse_mixture(self.whole, self.shard)
         if not self._has_ledger() and not self.rebuild:
             refuse_lost_ledger(self.folder)
-        self._make_folder()
+        self._made = make_folder(self.folder)
+        self._place = Place.of(self.folder)
+        warn_of_network(self.ledger_path)
         self._stack.enter_context(locked(self.folder, self.ledger_path))
         self._admit()
         fresh = not self._has_ledger()
@@ -160,20 +171,6 @@ class Batch:
     def _has_ledger(self) -> bool:
         """Whether there is one; an empty file is what is left of one."""
         return self.ledger_path.exists() and self.ledger_path.stat().st_size > 0
-
-    def _make_folder(self) -> None:
-        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for path in missing:  # a power cut must not take the folder, with the ledger in it, after a POST has landed
-                with suppress(PermissionError):
-                    fsync_folder(path.parent)
-            probe = self.folder / ".oxenbatch-probe"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise MachineError(f"cannot write into {printable(self.folder)}: {error.strerror or error}") from error
-        self._made = missing
 
     def _stage(self) -> Plan:
         with Ledger.open(self.ledger_path, create=True) as ledger:
@@ -279,6 +276,7 @@ class Batch:
         with Ledger.open(self.ledger_path) as ledger:
             runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=self.clock.wall())
             newest = reads.newest_event(ledger)
+            self._place.check()
             if newest != runs.viewed(ledger) or plan.staged or not (self.folder / METADATA).exists():
                 write_metadata(ledger, self.folder)
                 runs.mark_viewed(ledger, newest)

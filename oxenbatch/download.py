@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from oxenbatch.errors import MachineError, printable
 from oxenbatch.hub import FileAnswer, FileTrouble, Hub
 from oxenbatch.ledger.news import Fetch, Kept
-from oxenbatch.media import Damaged, inspect
+from oxenbatch.media import HEAD, Damaged, inspect, sniff
 from oxenbatch.media.blank import is_blank
 from oxenbatch.names import inside
+from oxenbatch.place import Place
+from oxenbatch.reserve import LEAST_FREE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from oxenbatch.clock import Clock
 
 SIZE_MAX: Final = 8 * 1024**3  # bytes; an hour of 4K video is smaller
+PICTURE_MAX: Final = 1024**3  # bytes; a picture of a gigapixel is smaller
+ROOM_EVERY: Final = 64 * 1024**2  # bytes, after each of which the disk is asked for room: whoever sends for ever is met
 LEAST_RATE: Final = 2048  # bytes a second over a whole minute: slower is stalled, and another try is better
 RATE_WINDOW_S: Final = 60.0
 DEADLINE_S: Final = 3600.0
@@ -48,6 +54,10 @@ class Part:
 
     etag: str | None = None
     size: int = 0
+    inode: tuple[int, int] = (0, 0)
+    """Which file it is: what lies at its name by now may be a link to somebody's work."""
+    most: int = SIZE_MAX
+    """How many bytes a file that begins like this has, at most."""
 
 
 class Downloads:
@@ -56,6 +66,7 @@ class Downloads:
     def __init__(self, hub: Hub, folder: Path, clock: Clock, blocking: Blocking) -> None:
         self.hub = hub
         self.folder = folder
+        self.place = Place.of(folder)
         self.clock = clock
         self.blocking = blocking
         self._parts: dict[str, Part] = {}
@@ -71,13 +82,17 @@ class Downloads:
         part = Part()
         digest = hashlib.sha256()
         async with self.hub.open_file(url, offset=known.size if known.etag else 0, etag=known.etag) as answer:
-            file = _open_part(path, fresh=not answer.offset)
+            file = _open_part(path, known.inode if answer.offset else None)
             try:
                 if answer.offset:
                     await self.blocking.do(_rehash, file, digest, answer.offset)
-                part = Part(answer.etag, answer.offset)
+                part = Part(answer.etag, answer.offset, _which(os.fstat(file)))
                 await self._receive(answer, file, digest, part)
                 return await self.blocking.do(self._finish, file, path, fetch, digest.hexdigest(), part.size)
+            except TooLarge:
+                with suppress(OSError):
+                    path.unlink()  # nothing of it will ever be of use
+                raise
             except FileTrouble:
                 if part.etag and part.size and path.exists():
                     self._parts[fetch.generation_id] = part
@@ -91,14 +106,22 @@ class Downloads:
         """Every byte that was announced is in the part and in the digest."""
         begun = window = self.clock.monotonic()
         in_window = 0
+        head = b"" if not part.size else None
+        asked_at = part.size
+        _refuse_more(part.size + (answer.length or 0), SIZE_MAX)
         async for chunk in answer.chunks:
             _write_all(file, chunk)
             digest.update(chunk)
             part.size += len(chunk)
             in_window += len(chunk)
+            if head is not None and len(head := head + chunk[:HEAD]) >= HEAD:
+                part.most = _most_of(head)
+                head = None
+            _refuse_more(part.size, min(part.most, SIZE_MAX))
+            if part.size - asked_at >= ROOM_EVERY:
+                asked_at = part.size
+                self._refuse_full_disk()
             now = self.clock.monotonic()
-            if part.size > SIZE_MAX:
-                raise FileTrouble(f"the file is larger than {SIZE_MAX} bytes")
             if now - begun > DEADLINE_S:
                 raise FileTrouble(f"the file did not arrive within {DEADLINE_S:.0f} s")
             if now - window > RATE_WINDOW_S:
@@ -108,7 +131,12 @@ class Downloads:
         if answer.length is not None and part.size != answer.offset + answer.length:
             raise FileTrouble(f"{part.size} of {answer.offset + answer.length} bytes arrived")
 
+    def _refuse_full_disk(self) -> None:
+        if shutil.disk_usage(self.folder).free < LEAST_FREE:
+            raise MachineError(f"the disk of {printable(self.folder)} is nearly full")
+
     def _part_path(self, name: str) -> Path:
+        self.place.check()
         try:
             path = inside(self.folder, name + ".part")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +147,9 @@ class Downloads:
     def _finish(self, file: int, path: Path, fetch: Fetch, sha256: str, size: int) -> Kept:
         """The part is durable, sound, and under its final name."""
         os.fsync(file)
+        self.place.check()
+        if _which(os.lstat(path)) != _which(os.fstat(file)):
+            raise FileTrouble("another file was put in the place of what had arrived")
         try:
             media = inspect(path)
             blank = is_blank(path, media, size)
@@ -139,11 +170,38 @@ class Downloads:
         return Kept(name, sha256, size, media_type, *measures, blank)
 
 
-def _open_part(path: Path, *, fresh: bool) -> int:
+class TooLarge(FileTrouble):
+    """The file is larger than any that we keep."""
+
+
+def _refuse_more(size: int, most: int) -> None:
+    if size > most:
+        raise TooLarge(f"the file is larger than {most} bytes")
+
+
+def _most_of(head: bytes) -> int:
+    """How many bytes a file may have that begins like this; `FileTrouble` at once where it is no picture or video."""
+    try:
+        return PICTURE_MAX if sniff(head) == "image" else SIZE_MAX
+    except Damaged as error:
+        raise TooLarge(str(error)) from None
+
+
+def _which(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _open_part(path: Path, known: tuple[int, int] | None) -> int:
+    """The part, made anew, or the one that is known, and nothing else that lies at its name."""
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        if not fresh:
-            return os.open(path, flags | os.O_APPEND)
+        if known is not None:
+            file = os.open(path, flags | os.O_APPEND | os.O_NONBLOCK)
+            found = os.fstat(file)
+            if _which(found) == known and found.st_nlink == 1:
+                return file
+            os.close(file)
+            raise FileTrouble("another file was put in the place of what had arrived")
         path.unlink(missing_ok=True)
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:

@@ -132,7 +132,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def printable(text: Any, limit: int = 300) -> str:
     """Foreign text for a person's screen: control characters are shown, not obeyed; cut to `limit` characters."""
-    shown = "".join(
-        c if c.isprintable() else {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c, f"\\u{ord(c):04x}") for c in str(text)
-    )
+    shown = str(text)[: limit + 1]  # what is cut off anyway is not gone through, be it a gigabyte
+    if not shown.isprintable():
+        shown = "".join(
+            c if c.isprintable() else {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c, f"\\u{ord(c):04x}") for c in shown
+        )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

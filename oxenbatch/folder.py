@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
+import stat
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +21,43 @@ from oxenbatch.ledger import news, reads
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.decisions import Aside
 from oxenbatch.names import inside
+from oxenbatch.place import network_under
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+log = logging.getLogger(__name__)
+
 LEDGER: Final = "ledger.db"
 LOCK: Final = "run.lock"
 MEDIA: Final = frozenset({".png", ".jpg", ".gif", ".webp", ".mp4", ".webm", ".mov"})
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """The folder is there, durably, and can be written into; which folders were made for it, the innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:  # a power cut must not take the folder, with the ledger in it, after a POST has landed
+            with suppress(PermissionError):
+                fsync_folder(path.parent)
+        handle, probe = tempfile.mkstemp(prefix=".oxenbatch-", dir=folder)  # a name that nobody can have laid a link at
+        os.close(handle)
+        Path(probe).unlink()
+    except OSError as error:
+        raise MachineError(f"cannot write into {printable(folder)}: {error.strerror or error}") from error
+    return missing
+
+
+def warn_of_network(ledger_path: Path) -> None:
+    """Whoever keeps the ledger where other machines can reach it is told what that means."""
+    if kind := network_under(ledger_path.parent):
+        log.warning(
+            "%s is on a network file system (%s), where two machines at once could damage the ledger: run this batch"
+            " on one machine only, or put the ledger on a local disk with --ledger",
+            ledger_path.parent,
+            kind,
+        )
 
 
 @contextmanager
@@ -58,7 +91,10 @@ def move_aside(folder: Path, moves: Iterable[Aside]) -> None:
     """Results that were put aside lie where the ledger is about to say, durably."""
     touched: set[Path] = set()
     for move in moves:
-        was, becomes = inside(folder, move.was), inside(folder, move.becomes)
+        try:
+            was, becomes = inside(folder, move.was), inside(folder, move.becomes)
+        except ValueError as error:
+            raise MachineError(f"{error}: nothing was moved") from None
         with suppress(FileNotFoundError):
             if not becomes.parent.exists():
                 becomes.parent.mkdir()
@@ -76,7 +112,7 @@ def want_lost_again(ledger: Ledger, folder: Path, *, at: float) -> None:
     for sample_id, file in lost_files(ledger, folder):
         # What lies there instead may be somebody's own work: it is kept, and out of the way of what is fetched.
         if os.path.lexists(folder / file):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, MachineError):
                 move_aside(folder, [Aside(file, f"set-aside/{sample_id}-{file.replace('/', '-')}")])
         news.fetch_again(ledger, sample_id, at=at, note="its file is gone, or has another size")
 
@@ -110,7 +146,8 @@ def check_files(ledger: Ledger, folder: Path) -> list[Damage]:
     for sample_id, file, sha256 in reads.hashes(ledger):
         try:
             path = inside(folder, file)
-            if path.is_symlink() or hash_of(path) != sha256:
+            # A pipe in its place would be waited for, for ever.
+            if not stat.S_ISREG(path.lstat().st_mode) or hash_of(path) != sha256:
                 damage.append(Damage(sample_id, file, "damaged"))
         except FileNotFoundError:
             damage.append(Damage(sample_id, file, "missing"))

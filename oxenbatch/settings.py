@@ -50,6 +50,12 @@ def key_and_place(hub: str, environ: Mapping[str, str] = os.environ) -> tuple[st
     )
 
 
+def has_own_key(hub: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the user's settings hold a key for this very hub, and none is in the environment to be taken instead."""
+    path = config_folder(environ) / CONFIG_FILE
+    return not environ.get(KEY_VARIABLE, "").strip() and _key_in(path, _bare(hub) or "") is not None
+
+
 CONFIG: Final = "config.toml"
 SETTINGS: Final = frozenset({"concurrency", "max_cost_per_day", "notify", "heartbeat"})
 

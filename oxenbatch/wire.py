@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 WORDS_MAX: Final = 2000  # characters of a stranger's error: enough for any that a person would read
+ADDRESS_MAX: Final = 8192  # characters; what servers take, and ten times the longest signature
 RETRY_AFTER_MAX_S: Final = 900.0  # a hub that asks for more than 15 min is asked again after 15 min
 
 
@@ -82,7 +83,7 @@ def read_generation(row: Any) -> Generation | None:
         model=text(row.get("model_name")) or text(row.get("model")) or "",
         status=status,
         result_url=_result_url(row),
-        error=text(row.get("error_message")),
+        error=(text(row.get("error_message")) or "")[:WORDS_MAX] or None,
         enqueued_at=_seconds(row.get("enqueued_at")),
         started_at=_seconds(row.get("started_at")),
         completed_at=_seconds(row.get("completed_at")),
@@ -101,14 +102,11 @@ def read_generations(payload: Any) -> list[Generation]:
 
 
 def _result_url(row: Mapping[str, Any]) -> str | None:
-    if url := text(row.get("result_url")):
-        return url
     # Seen in the wild: result_url null on success, the address inside images[0] or videos[0].
-    for kind in ("images", "videos"):
-        files = row.get(kind)
-        if isinstance(files, list) and files and isinstance(files[0], dict) and (url := text(files[0].get("url"))):
-            return url
-    return None
+    files = (row.get(kind) for kind in ("images", "videos"))
+    nested = (some[0].get("url") for some in files if isinstance(some, list) and some and isinstance(some[0], dict))
+    said = map(text, (row.get("result_url"), *nested))
+    return next((url for url in said if url and len(url) <= ADDRESS_MAX), None)
 
 
 def _seconds(value: Any) -> float | None:

@@ -10,8 +10,13 @@ from oxenbatch.jobs import Event
 
 
 def text(value: Any) -> str | None:
-    """The value where it is text with something in it."""
-    return value if isinstance(value, str) and value else None
+    """The value where it is text with something in it; half characters, which no file can hold, become `?`."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+SAID_MAX: Final = 2000  # characters of one field that are looked at: a stranger's megabyte is not searched for meaning
 
 
 class Cause(StrEnum):
@@ -68,7 +73,8 @@ def all_words(payload: Any) -> str:
         return ""
     error = payload.get("error")
     parts = [error.get(name) for name in ("type", "title", "detail", "message")] if isinstance(error, dict) else [error]
-    return " / ".join(part for part in (*parts, payload.get("status_message")) if isinstance(part, str))
+    said = (part for part in (*parts, payload.get("status_message")) if isinstance(part, str))
+    return " / ".join(part[:SAID_MAX] for part in said)
 
 
 def cause_of(words: str | None) -> Cause | None:

@@ -6,15 +6,20 @@ Commands are imported when they are called: a `--help` does not wait for a datab
 from __future__ import annotations
 
 import importlib
+import resource
 import sys
+import traceback
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from oxenbatch import __version__
 from oxenbatch.cli.options import MANIFESTS
 from oxenbatch.errors import ManifestError, OxenbatchError, did_you_mean, printable
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "oxenbatch.cli.run:run",
@@ -45,6 +50,7 @@ MEANT: Final = {
 }  # fmt: skip
 """Words that other tools use for what ours are called."""
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted
+WORDS_MAX: Final = 4000  # characters of one error: a long path and a long sentence
 
 
 class LazyGroup(click.Group):
@@ -98,6 +104,8 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    sys.excepthook = tell_bug
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it would hold the key
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as leaving:
@@ -116,13 +124,19 @@ def main() -> None:
         sys.exit(141)
 
 
+def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An uncaught error's traceback on stderr; what a stranger's text in it would do to a terminal is only shown."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+        click.echo(printable(line, WORDS_MAX), err=True)
+
+
 def tell(error: OxenbatchError) -> None:
     """The error on stderr: a sentence, or a manifest's problems, a line each."""
     if not isinstance(error, ManifestError):
-        click.echo(f"oxenbatch: {error}", err=True)
+        click.echo(f"oxenbatch: {printable(error, WORDS_MAX)}", err=True)
         return
     for problem in error.problems[:PROBLEMS_SHOWN]:
-        click.echo(str(problem), err=True)
+        click.echo(printable(problem, WORDS_MAX), err=True)
     more = error.total - min(len(error.problems), PROBLEMS_SHOWN)
     if more:
         click.echo(f"… and {more} more", err=True)

@@ -164,7 +164,8 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
     from oxenbatch.access import Access  # noqa: PLC0415
     from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
     from oxenbatch.cli.sandbox import journal_of, stand_in  # noqa: PLC0415
-    from oxenbatch.settings import find_key  # noqa: PLC0415
+    from oxenbatch.hub import DEFAULT_HUB  # noqa: PLC0415
+    from oxenbatch.settings import find_key, has_own_key  # noqa: PLC0415
 
     with Ledger.open(ledger_path) as ledger:
         batch = reads.batch(ledger)
@@ -177,4 +178,10 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
     url = hub or batch.hub
     if "://" not in url:
         raise UsageProblem("this batch was made on a stand-in hub: add --sandbox, or --hub with its address")
+    if hub is None and origin_of(url) != origin_of(DEFAULT_HUB) and not has_own_key(url):
+        # A ledger may be a stranger's: the key goes where its owner says, not where a file says.
+        raise UsageProblem(
+            f"this batch says that it was made on {printable(url)}: if that is where your key is to go, say so with"
+            f" --hub {printable(url)}"
+        )
     yield Access(origin_of(url), find_key(url))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oxenbatch.cli.access import access_to, batch_argument, hub_options, the_ledger_of, the_ledgers_of
-from oxenbatch.cli.options import dollars, plural
+from oxenbatch.cli.options import dollars, json_line, plural
 from oxenbatch.errors import printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
@@ -41,7 +40,7 @@ def audit(batch: str, *, as_json: bool, hub: str | None, sandbox: bool) -> None:
     with access_to(paths[0], hub=hub, sandbox=sandbox) as access:
         found = asyncio.run(_audit(paths, access))
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"clean": found.is_clean}, default=str, ensure_ascii=False))
+        click.echo(json_line(asdict(found) | {"clean": found.is_clean}))
     else:
         _print_audit(found)
     sys.exit(0 if found.is_clean else 4)
@@ -68,9 +67,9 @@ def _print_audit(found: Audit) -> None:
     for one in found.duplicates:
         click.echo(f"duplicate     {printable(one['job'])}: {one['charged']} charged for {one['wanted']} wanted")
     for one in found.orphans:
-        click.echo(f"orphan        {one['generation_id']} ({one['status']}): {printable(one['prompt'], 60)}")
+        click.echo(f"orphan        {one['generation_id']} ({printable(one['status'])}): {printable(one['prompt'], 60)}")
     for generation_id in found.missing:
-        click.echo(f"missing       {generation_id}: in the ledger, and not in the hub's history")
+        click.echo(f"missing       {printable(generation_id)}: in the ledger, and not in the hub's history")
     if found.others:
         click.echo(f"others        {plural(found.others, 'generation')} of other programs in the same time")
     click.echo("all is well: nothing paid twice, nothing lost" if found.is_clean else "a person should look at this")
@@ -115,7 +114,7 @@ def _tell(damage: Any, left: Any, wanted: int, counts: Any, *, as_json: bool, re
 
     if as_json:
         told = {"files": counts[JobState.DOWNLOADED], "damaged": [asdict(one) for one in damage], "left": len(left)}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        click.echo(json_line(told))
         return
     for one in damage:
         click.echo(f"{one.what:<9} {printable(one.file)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 
 from oxenbatch.cli.access import access_to, batch_argument, hub_options, jobs_named, the_ledger_of
 from oxenbatch.cli.completion import complete_job
-from oxenbatch.cli.options import plural
+from oxenbatch.cli.options import json_line, plural
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions
@@ -153,7 +152,7 @@ def resolve(batch: str, **options: Any) -> None:
 def _list_held(held: list[decisions.Held], *, as_json: bool) -> None:
     for one in held:
         if as_json:
-            click.echo(json.dumps({name: getattr(one, name) for name in one.__slots__}, ensure_ascii=False))
+            click.echo(json_line({name: getattr(one, name) for name in one.__slots__}))
             continue
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.intent_at))
         click.echo(f"{printable(one.job, 60)} sample {one.number}, sent {at}, {printable(one.model)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from oxenbatch.cli.options import json_line
 from oxenbatch.errors import ConfigProblem, printable
 
 if TYPE_CHECKING:
@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Format = Literal["text", "json"]
+LINE_MAX: Final = 10_000  # characters: a manifest's path and an error, many times over
+
+
+class _Text(logging.Formatter):
+    """A line is one line, whatever a stranger's words in it are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        record.message = printable(record.message, LINE_MAX)
+        return super().formatMessage(record)
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"at": at, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
-        return json.dumps(line, ensure_ascii=False)
+        return json_line(line)
 
 
 class _Said(logging.Handler):
@@ -45,7 +54,7 @@ def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Forma
     root.setLevel(logging.DEBUG)
     said = _Said(say)
     said.setLevel(logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
-    said.setFormatter(_Json() if form == "json" else logging.Formatter("%(message)s"))
+    said.setFormatter(_Json() if form == "json" else _Text("%(message)s"))
     root.addHandler(said)
     if file is None:
         return
@@ -54,5 +63,5 @@ def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Forma
     except OSError as error:
         raise ConfigProblem(f"the log file {printable(file)} cannot be written: {error.strerror or error}") from error
     written.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
-    written.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    written.setFormatter(_Json() if form == "json" else _Text("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import shutil
 import sys
@@ -107,6 +108,14 @@ def date_of(options: Mapping[str, Any]) -> dt.date:
 def screen_width() -> int | None:
     """How many cells wide the terminal is that stdout goes to; None where it goes elsewhere, and nothing is cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def json_line(value: Any) -> str:
+    """The value as one line of JSON that no terminal and no line reader obeys: what does not print is escaped."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def dollars(amount: Decimal) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import click
 
+from oxenbatch.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
@@ -53,7 +55,7 @@ class PlainLines:
         if waited < PLAIN_EVERY_S or (str(view.tally) == self._last and waited < PLAIN_SAME_S):
             return
         self._last, self._said_at = str(view.tally), now
-        self._say(f"{view.folder}: {view.line}")
+        self._say(f"{printable(view.folder)}: {view.line}")
 
 
 class Progress:

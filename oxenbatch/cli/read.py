@@ -10,7 +10,7 @@ import click
 
 from oxenbatch.cli.access import batch_argument, jobs_named, short_name, the_ledger_of
 from oxenbatch.cli.completion import complete_job, complete_model
-from oxenbatch.cli.options import screen_width
+from oxenbatch.cli.options import json_line, screen_width
 from oxenbatch.cli.tables import Column, table
 from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
@@ -53,7 +53,7 @@ def ls(batch: str, *, state: str | None, model: str | None, limit: int | None, a
         rows = reads.listing(ledger, state=state, model=model, limit=limit)
         if as_json:
             for row in rows:
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(json_line(row))
             return
         for line in table(LISTED, map(_cells, rows), screen_width()):
             click.echo(line)
@@ -84,7 +84,7 @@ def show(batch: str, job: str, *, as_json: bool) -> None:
     with Ledger.read(the_ledger_of(batch)) as ledger:
         story = reads.story(ledger, jobs_named(ledger, (job,))[0])
     if as_json:
-        click.echo(json.dumps(vars_of(story), ensure_ascii=False))
+        click.echo(json_line(vars_of(story)))
         return
     width = screen_width()
     for line in _lines(story, width):
@@ -112,12 +112,12 @@ def _lines(story: reads.Story, width: int | None) -> Iterator[str]:
         yield ""
         file = f", {printable(sample['file'])}" if sample["file"] else ""
         tries = f", try {sample['attempts']} of {sample['attempts_allowed']}" if sample["attempts"] > 1 else ""
-        yield f"  sample {sample['number']}: {sample['state']}{file}{tries}"
+        yield f"  sample {sample['number']}: {printable(sample['state'])}{file}{tries}"
         if sample["error"]:
             yield f"    {printable(sample['error'], 1000)}"
         for one in story.generations:
             if one["sample_id"] == sample["id"]:
-                yield f"  generation {one['generation_id']}: {_generation_words(one)}"
+                yield f"  generation {printable(one['generation_id'])}: {_generation_words(one)}"
         events = [event for event in story.events if event["sample_id"] == sample["id"]]
         rows = [[_when(e["at"]), f"{e['was']} -> {e['became']}", e["event"], printable(e["note"] or "", 500)]
                 for e in events]  # fmt: skip
@@ -149,4 +149,7 @@ def _generation_words(one: dict[str, Any]) -> str:
 
 
 def _when(at: float) -> str:
-    return dt.datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    try:
+        return dt.datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # no time that a calendar has
+        return "at no known time"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import logging
 import os
 import sys
@@ -18,7 +17,17 @@ import click
 from oxenbatch.cli.completion import complete_manifest
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.nightly import Night
-from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_options, option, overrides_of, plural
+from oxenbatch.cli.options import (
+    Dollars,
+    Duration,
+    date_of,
+    dollars,
+    json_line,
+    manifest_options,
+    option,
+    overrides_of,
+    plural,
+)
 from oxenbatch.cli.progress import Progress
 from oxenbatch.cli.recall import command_of
 from oxenbatch.errors import ManifestError, OxenbatchError, Problem, gravest, printable
@@ -384,7 +393,7 @@ class RunCommand:
         if self.options["as_json"]:
             batches = [_as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
-            click.echo(json.dumps({"exit_code": code, "batches": batches, "problems": problems}))
+            click.echo(json_line({"exit_code": code, "batches": batches, "problems": problems}))
         if self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]

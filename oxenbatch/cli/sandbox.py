@@ -50,6 +50,10 @@ def stand_in(journal: Path) -> Iterator[Sandbox]:
         speed = float(said) if said else REHEARSAL_SPEED
     except ValueError:
         raise ConfigProblem(f"OXENBATCH_SPEED is {printable(said)!r}, expected a number") from None
+    if journal.is_symlink():
+        raise MachineError(
+            f"{printable(journal)} is a link, and what the stand-in hub remembers would be written there"
+        )
     hub = Sandbox(speed=speed, journal=journal, faults=os.environ.get("OXENBATCH_FAULTS"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

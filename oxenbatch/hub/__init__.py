@@ -3,7 +3,7 @@
 httpx lives here and nowhere else. Rules of residence: foreign exceptions stop here; the key goes to the hub's own
 origin only; exactly one function posts to the queue, `enqueue`, and no retry library is anywhere near it. httpx
 leaks pool slots when a request is cancelled while it connects, so nobody puts a timeout scope around these calls:
-their own timeouts are the only ones.
+their own timeouts are the only ones, and `bodies.head_in_time`, which runs only when the connection stands.
 """
 
 from oxenbatch.hub.client import ACCOUNT_PAGE, DEFAULT_HUB, Hub, check_key

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
@@ -17,9 +18,10 @@ from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
 from oxenbatch.hub.again import is_passing, wait_as_told
+from oxenbatch.hub.bodies import Bounded, TooLarge, content, head_in_time
 from oxenbatch.hub.files import FileAnswer, Files
 from oxenbatch.hub.store import Store
-from oxenbatch.hub.trouble import HubTrouble, NotFound, why
+from oxenbatch.hub.trouble import HubTrouble, NotFound, TooMuch, why
 from oxenbatch.jobs import Intent
 from oxenbatch.plan import DOWNLOADS, OPEN_POSTS, STORES
 from oxenbatch.wire import (
@@ -49,7 +51,6 @@ DEFAULT_HUB: Final = "https://hub.oxen.ai"
 CONNECT_S: Final = 10.0
 GET_S: Final = 30.0
 SILENCE_S: Final = 45.0  # three times a missed keep-alive of 15 s: the event stream is dead
-ANSWER_MAX: Final = 256 * 1024 * 1024  # bytes; an unpaged list of 100,000 active generations is about 100 MB
 GET_TRIES: Final = 3
 ACCOUNT_PAGE: Final = 1000  # rows a page: the hub's own maximum
 
@@ -120,7 +121,7 @@ class Hub:
         """A client of its own for each kind of traffic: httpx looks through the whole pool for every request."""
         if self._tls is None:
             self._tls = httpx.create_ssl_context()
-        headers = {"User-Agent": f"oxenbatch/{__version__}"}
+        headers = {"User-Agent": f"oxenbatch/{__version__}", "Accept-Encoding": "gzip"}
         if keyed and self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         return httpx.AsyncClient(
@@ -147,23 +148,27 @@ class Hub:
         if not isinstance(intent, Intent):
             raise TypeError("only an Intent can be enqueued")
         body = enqueue_body(intent.model, intent.parameters, intent.count, self.target, intent.token)
-        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        sent = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         try:
-            async with self._api.stream(
-                "POST",
-                f"{self.origin}/api/ai/queue",
-                content=content,
-                headers={"Content-Type": "application/json"},
-                timeout=httpx.Timeout(self._post_timeout_s, connect=CONNECT_S, pool=None),
-            ) as response:
+            async with (
+                head_in_time() as extensions,
+                self._api.stream(
+                    "POST",
+                    f"{self.origin}/api/ai/queue",
+                    content=sent,
+                    headers={"Content-Type": "application/json"},
+                    timeout=httpx.Timeout(self._post_timeout_s, connect=CONNECT_S, pool=None),
+                    extensions=extensions,
+                ) as response,
+            ):
                 moment = self.clock.monotonic()
-                told = await _content(response)
+                told = await content(response, self.clock.monotonic)
         except _NEVER_LEFT as error:
             self._out_of_reach()
             if isinstance(error, httpx.PoolTimeout):
                 await self._renew_api_client()
             return Answer(Outcome.NOT_SENT, words=why(error), cause=Cause.HUB)
-        except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
+        except (httpx.HTTPError, httpx.StreamError, ValueError, TimeoutError) as error:
             self._out_of_reach()
             return Answer(Outcome.UNKNOWN, words=why(error), cause=Cause.HUB)
         answer = read_answer(response.status_code, response.headers, told, intent.count)
@@ -179,7 +184,12 @@ class Hub:
 
     async def active(self, **filters: str | None) -> list[Generation]:
         """Every generation that is queued or processing, of all of this account's programs, in one call."""
-        return _read(read_generations, await self._get("/ai/queue", filters))
+        try:
+            return _read(read_generations, await self._get("/ai/queue", filters))
+        except TooMuch:
+            # So many that they do not fit one answer: the same rows, in parts.
+            listed = [await self._history({**filters, "status": status}) for status in ("queued", "processing")]
+            return [row for rows in listed for row in rows]
 
     async def history(self, page: int = 1, *, page_size: int = ACCOUNT_PAGE, **filters: str | None) -> Page:
         """One page of everything that this account ever made, in every status."""
@@ -194,14 +204,32 @@ class Hub:
         `namespace`: whose rows; else the target's. Complete, or `HubTrouble`. Stops at older rows only while the pages
         are seen to run from new to old.
         """
-        rows: dict[str, Generation] = {}
         namespace = namespace or (self.target.namespace if self.target else None)
+        return await self._history({"namespace": namespace}, since, wanted)
+
+    async def _history(
+        self, filters: Mapping[str, str | None], since: float = -math.inf, wanted: set[str] | None = None
+    ) -> list[Generation]:
+        """The account's rows, in pages as large as can be read."""
         size = ACCOUNT_PAGE if wanted is None else min(ACCOUNT_PAGE, max(50, 2 * len(wanted)))
-        page, newest_first, last = 1, True, float("inf")
         while True:
-            answer = await self.history(page, page_size=size, namespace=namespace)
+            try:
+                return await self._pages(since, wanted, size, filters)
+            except TooMuch:
+                if size == 1:
+                    raise
+                size = max(1, size // 8)
+
+    async def _pages(
+        self, since: float, wanted: set[str] | None, size: int, filters: Mapping[str, str | None]
+    ) -> list[Generation]:
+        rows: dict[str, Generation] = {}
+        page, stuck, newest_first, last = 1, 0, True, math.inf
+        while True:
+            answer = await self.history(page, page_size=size, **filters)
             if answer.number != page:
                 raise HubTrouble(f"page {page} of the history was asked for, and {answer.number} came", cause=Cause.HUB)
+            known = len(rows)
             for generation in answer.generations:
                 rows[generation.generation_id] = generation
                 at = generation.enqueued_at
@@ -211,6 +239,10 @@ class Hub:
             past = newest_first and last < since
             if page >= answer.pages or past or (wanted is not None and wanted <= rows.keys()):
                 return [row for row in rows.values() if wanted is None or row.generation_id in wanted]
+            # A row that comes in meanwhile pushes the others a place on: so one page may well repeat the one before.
+            stuck = stuck + 1 if len(rows) == known else 0
+            if stuck > 2:
+                raise HubTrouble("the hub's history has more pages than rows", cause=Cause.HUB)
             page += 1
 
     async def generation(self, generation_id: str) -> Generation:
@@ -254,21 +286,26 @@ class Hub:
 
     async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
         try:
-            async with self._api.stream(method, f"{self.origin}/api{path}", params=query) as response:
+            async with (
+                head_in_time() as extensions,
+                self._api.stream(method, f"{self.origin}/api{path}", params=query, extensions=extensions) as response,
+            ):
                 moment = self.clock.monotonic()  # `Date` was true when the headers came, not after a long list
-                content = await _content(response)
+                told = await content(response, self.clock.monotonic)
         except httpx.PoolTimeout as error:
             await self._renew_api_client()
             raise HubTrouble(why(error), cause=Cause.HUB) from None
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
+        except TooLarge as error:
+            raise TooMuch(f"{method} {path}: {error}") from None
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError, TimeoutError) as error:
             self._out_of_reach()
             raise HubTrouble(f"{method} {path}: {why(error)}", cause=Cause.HUB) from None
-        return self._understood(response, content, f"{method} {path}", moment)
+        return self._understood(response, told, f"{method} {path}", moment)
 
-    def _understood(self, response: httpx.Response, content: bytes, call: str, moment: float | None = None) -> Any:
+    def _understood(self, response: httpx.Response, told: bytes, call: str, moment: float | None = None) -> Any:
         status = response.status_code
         try:
-            payload = json.loads(content)
+            payload = json.loads(told)
         except (ValueError, RecursionError):
             payload = None
         words = f"{call}: {error_words(payload) or f'HTTP {status}'}"
@@ -306,19 +343,24 @@ class Hub:
         from httpx_sse import EventSource  # noqa: PLC0415 - only a run listens
 
         try:
-            async with self._events.stream(
-                "GET",
-                f"{self.origin}/api/events",
-                headers={"Accept": "text/event-stream", "Cache-Control": "no-store"},
-                timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
-            ) as response:
+            async with (
+                head_in_time() as extensions,
+                self._events.stream(
+                    "GET",
+                    f"{self.origin}/api/events",
+                    headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"},
+                    timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
+                    extensions=extensions,
+                ) as response,
+            ):
                 if response.status_code != 200:
-                    self._understood(response, await _content(response), "GET /events")
+                    told = await content(response, self.clock.monotonic)
+                    self._understood(response, told, "GET /events")
                 if "text/event-stream" not in response.headers.get("content-type", ""):
                     raise HubTrouble("GET /events: the answer is no event stream", cause=Cause.HUB)
                 self._heard(response, usable=True)
-                yield _news(EventSource(response))
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, UnicodeDecodeError) as error:
+                yield _news(EventSource(Bounded(response)))  # type: ignore[arg-type]  # all that it asks of a response
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError, TimeoutError) as error:
             raise HubTrouble(f"GET /events: {why(error)}", cause=Cause.HUB) from None
 
     # -- files ----------------------------------------------------------------------------------------------------
@@ -334,17 +376,6 @@ async def _news(source: Any) -> AsyncIterator[Generation]:
     async for event in source.aiter_sse():
         if event.data and (generation := read_event(event.event, event.data)):
             yield generation
-
-
-async def _content(response: httpx.Response) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.aiter_bytes():
-        size += len(part)
-        if size > ANSWER_MAX:
-            raise ValueError(f"the answer is larger than {ANSWER_MAX} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _read(reader: Callable[[Any], T], payload: Any) -> T:

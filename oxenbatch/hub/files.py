@@ -14,6 +14,7 @@ import httpx
 
 from oxenbatch.addresses import AddressRefused, after_redirect, is_loopback, is_public, origin_of, parse, shown
 from oxenbatch.errors import printable
+from oxenbatch.hub.bodies import head_in_time
 from oxenbatch.hub.trouble import AddressExpired, FileTrouble, why
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class Files:
             for _ in range(REDIRECTS_MAX + 1):
                 await self._check_address(url)
                 key = {"Authorization": f"Bearer {self._key}"} if self._key and origin_of(url) == self._origin else {}
-                async with self._client.stream("GET", url, headers={**headers, **key}) as response:
+                async with (
+                    head_in_time() as extensions,
+                    self._client.stream("GET", url, headers={**headers, **key}, extensions=extensions) as response,
+                ):
                     self._check_peer(response)
                     if response.status_code in {301, 302, 303, 307, 308}:
                         url = after_redirect(url, response.headers.get("location", ""))
@@ -59,14 +63,16 @@ class Files:
                     yield _file_answer(response, offset)
                     return
             raise FileTrouble(f"more than {REDIRECTS_MAX} redirects")
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, TimeoutError) as error:
             raise FileTrouble(why(error)) from None
 
     async def _check_address(self, url: str) -> None:
-        """`AddressRefused` unless it is https to a public address, the hub's own origin, or the hub is on loopback."""
+        """`AddressRefused` unless it is https to a public address, or near."""
         parts = parse(url)
         host = parts.hostname or ""
-        if self._on_loopback or origin_of(url) == self._origin:
+        if parts.username is not None or parts.password is not None:
+            raise AddressRefused(f"a file's address must not name a user: {shown(url)}")
+        if self._is_near(url):
             return
         if parts.scheme != "https":
             raise AddressRefused(f"a file's address must be https: {shown(url)}")
@@ -78,12 +84,16 @@ class Files:
             if not all(is_public(str(info[4][0])) for info in infos):
                 raise AddressRefused(f"the address leads into a private network: {shown(url)}")
 
+    def _is_near(self, url: str) -> bool:
+        """Whether it is the hub's own address, or this machine's while the hub itself is on this machine."""
+        return origin_of(url) == self._origin or (self._on_loopback and is_loopback(url))
+
     def _check_peer(self, response: httpx.Response) -> None:
         """The name may have been looked up anew since it was checked: what counts is whom we are connected to."""
         stream = response.extensions.get("network_stream")
         peer = stream.get_extra_info("server_addr") if stream else None
         url = str(response.request.url)
-        if not peer or self._on_loopback or origin_of(url) == self._origin or _proxied(response.request.url.host):
+        if not peer or self._is_near(url) or _proxied(response.request.url.host):
             return
         if not is_public(str(peer[0])):
             raise AddressRefused(f"the address leads into a private network: {shown(url)}")

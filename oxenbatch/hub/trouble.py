@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from oxenbatch.errors import OxenbatchError, printable
 
 if TYPE_CHECKING:
     from oxenbatch.words import Cause
+
+WORDS_MAX: Final = 500  # characters of what the hub says of its trouble: enough to act on
 
 
 class HubTrouble(OxenbatchError):
@@ -16,7 +18,7 @@ class HubTrouble(OxenbatchError):
     exit_code = 69
 
     def __init__(self, words: str, *, cause: Cause | None = None, wait_s: float | None = None) -> None:
-        super().__init__(words)
+        super().__init__(printable(words, WORDS_MAX))
         self.cause = cause
         self.wait_s = wait_s
 
@@ -27,6 +29,10 @@ class NotFound(HubTrouble):
 
 class TooLargeToStore(HubTrouble):
     """The hub does not take a file of this size."""
+
+
+class TooMuch(HubTrouble):
+    """The answer is larger than any that is read; asked for in parts, it may be had."""
 
 
 class AddressExpired(OxenbatchError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections import Counter
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
@@ -18,13 +19,15 @@ from urllib.parse import quote
 
 from oxenbatch.errors import ConfigProblem, MachineError, printable
 from oxenbatch.jobs import Event, JobState, after
-from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, migrate
+from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, migrate, normal, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SQLITE: Final = sqlite3.sqlite_version
 BUSY_TIMEOUT_S: Final = 30.0  # `status` and `retry` beside a run wait for its commits, which take milliseconds
+
+VALUE_MAX: Final = 128 * 1024**2  # bytes of one value: twice a row with pictures in it, and none that fills the memory
 
 
 class Ledger:
@@ -51,10 +54,11 @@ class Ledger:
             raise MachineError(f"there is no ledger at {printable(path)}")
         try:
             if create:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the owner's alone, from birth
+                _make(path)
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=256)
         except (OSError, sqlite3.Error) as error:
             raise MachineError(f"cannot open the ledger {printable(path)}: {error}") from error
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
         connection.row_factory = sqlite3.Row
         ledger = cls(path, connection)
         try:
@@ -102,6 +106,8 @@ class Ledger:
                     f"the ledger {printable(self.path)} was written by a newer oxenbatch (version {version}, this one"
                     f" knows {VERSION}): upgrade with `pip install -U oxenbatch`"
                 )
+            if version:
+                self._refuse_strangers(version)
             self._set_pragmas()
             if version < VERSION:
                 self._migrate(version)
@@ -113,6 +119,25 @@ class Ledger:
                 " folder's files elsewhere"
             ) from error
 
+    def _refuse_strangers(self, version: int) -> None:
+        """`MachineError` where the schema does what ours does not: a trigger, a table that is another, or a view."""
+        ours = schema_of(version)
+        found: dict[str, str] = {}
+        for kind, name, statement in self.conn.execute("select type, name, sql from sqlite_master"):
+            if kind == "trigger":
+                raise MachineError(
+                    f"the ledger {printable(self.path)} holds a trigger, {printable(name, 80)}, which is not ours and"
+                    " would change what we write: take it out with `drop trigger`, if you know why it is there"
+                )
+            if name in ours:
+                found[name] = normal(statement or "")
+        if found != ours:
+            other = next(name for name, statement in ours.items() if found.get(name) != statement)
+            raise MachineError(
+                f"the ledger {printable(self.path)} is not as oxenbatch makes it: {other} is another, or is missing;"
+                " restore it from a backup"
+            )
+
     def _set_pragmas(self) -> None:
         for pragma in (
             "journal_mode = wal",
@@ -120,6 +145,7 @@ class Ledger:
             "fullfsync = on",  # macOS keeps an fsync in the drive's cache without it; elsewhere it says nothing
             "foreign_keys = on",
             "trusted_schema = off",
+            "cell_size_check = on",
             "temp_store = file",  # a million rows are staged in a temporary table, and memory stays flat
         ):
             self.conn.execute(f"pragma {pragma}")
@@ -232,6 +258,23 @@ class Ledger:
     def commit_money(self, nanos: int) -> None:
         """What is spent or may yet be spent is `nanos` higher (or lower)."""
         self.conn.execute("update batch set committed_nanos = max(0, committed_nanos + ?)", (nanos,))
+
+
+def _make(path: Path) -> None:
+    """There is a file, the owner's alone from birth; `MachineError` where what is there is a link or no file."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if path.is_symlink():
+            raise MachineError(
+                f"the ledger {printable(path)} is a link: take it away, or name the place that you mean with --ledger"
+            ) from None
+        raise error from None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise MachineError(f"{printable(path)} is in the ledger's place, and no file")
+    finally:
+        os.close(file)
 
 
 def to_nanos(dollars: Decimal | None) -> int | None:

@@ -6,14 +6,15 @@ text, and what limits are checked against is whole nanodollars, since SQLite add
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, cast
 
 from oxenbatch.jobs import JobState
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from sqlite_utils import Database
 
 APPLICATION_ID: Final = 0x6F786221  # "oxb!", so that `file` and we ourselves know a ledger from another SQLite file
@@ -322,6 +323,22 @@ def migrate(connection: sqlite3.Connection) -> None:
     for name, statements in STEPS:
         steps(name=name)(_step(statements))
     steps.apply(Database(connection))
+
+
+@cache
+def schema_of(version: int) -> dict[str, str]:
+    """Every table, view and index of ours in that version, and the statement that makes it, as `normal` writes it."""
+    with closing(sqlite3.connect(":memory:")) as memory:
+        for _, statements in STEPS[:version]:
+            for statement in statements:
+                memory.execute(statement)
+        made = memory.execute("select name, sql from sqlite_master where sql is not null").fetchall()
+    return {name: normal(statement) for name, statement in made}
+
+
+def normal(statement: str) -> str:
+    """The statement without what does not matter: spaces and capitals."""
+    return " ".join(statement.lower().split())
 
 
 def _step(statements: tuple[str, ...]) -> FunctionType:

@@ -225,7 +225,7 @@ def load_manifest(path: str | Path, *, overrides: Overrides = _NO_OVERRIDES, std
         source = keep(stdin, "stdin", form_of("-", overrides.format))
         return Manifest(source, None, overrides, "stdin")
     where = Path(path)
-    return Manifest(find_source(where, str(path), overrides.format), where, overrides, stem(where))
+    return Manifest(find_source(where, str(path), overrides.format, pipes=True), where, overrides, stem(where))
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:

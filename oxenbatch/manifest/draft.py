@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from oxenbatch.catalog.faults import shown, written
 from oxenbatch.errors import Problem
@@ -33,6 +33,7 @@ class Draft:
         "parameters",
         "problems",
         "refused",
+        "room",
         "samples",
         "variables",
         "written",
@@ -53,6 +54,7 @@ class Draft:
         self.inputs: list[InputFile] = []
         self.written: dict[str, Any] = {}
         self.samples: Any = 1
+        self.room = templates.Room()
         self.id: str | None = None
 
     def wrong(self, message: str, *path: str | int, name: bool = False) -> None:
@@ -81,7 +83,7 @@ class Draft:
         if self.known is None:
             return value
         try:
-            return templates.fill(value, self.known, self.variables)
+            return templates.fill(value, self.known, self.variables, self.room)
         except templates.TemplateFault as fault:
             self.wrong(str(fault), *path)
             return value
@@ -109,6 +111,24 @@ class Draft:
                 self.metadata.update({n: self.filled(v, "metadata", n) for n, v in value.items()})
             else:
                 self.wrong(f"{shown(value)}, expected a mapping; in a table each has its own column, meta.NAME", name)
+
+
+LARGEST: Final = 8 * 2**20
+"""Bytes of one request: the hub's answers repeat it, and an answer that is too large to be read is a result lost."""
+MOST_VALUES: Final = 50_000  # of one request
+
+
+def weight(value: Any) -> tuple[int, int]:
+    """The bytes that the value takes in the hub's answer, at most, and how many values it holds."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else 12 * len(value), 1  # `\ud83d\ude00` is the longest of them
+    if not isinstance(value, dict | list):
+        return 20, 1
+    size, count = (sum(map(len, value)) * 12, 1) if isinstance(value, dict) else (0, 1)
+    for inner in value.values() if isinstance(value, dict) else value:
+        inner_size, inner_count = weight(inner)
+        size, count = size + inner_size, count + inner_count
+    return size, count
 
 
 def own_names(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from oxenbatch.errors import Problem, printable
 from oxenbatch.jobs import Row, with_addresses
 from oxenbatch.manifest import templates
 from oxenbatch.manifest.blame import Blame
-from oxenbatch.manifest.draft import Draft, merged, own_names
+from oxenbatch.manifest.draft import LARGEST, MOST_VALUES, Draft, merged, own_names, weight
 from oxenbatch.manifest.fields import LONGEST_NAME, MOST_NAMES, CellFault, Plan, metadata_fault
 from oxenbatch.manifest.head import OURS, RESERVED, Head, Overrides
 from oxenbatch.manifest.ids import Ids, id_fault, label
@@ -355,6 +355,10 @@ class Expansion:
         ):
             words = f"{shown(draft.samples)}, expected a whole number from 1 to {MOST_SAMPLES:,}"
             self._blame.wrong(draft, words, "samples")
+        size, count = weight(parameters)
+        if size > LARGEST or count > MOST_VALUES:
+            most = f"{LARGEST >> 20} MB" if size > LARGEST else f"{MOST_VALUES:,} values"
+            draft.wrong(f"is a request of more than {most}; give a picture or video by its address")
         for name in draft.metadata:
             if (fault := metadata_fault(name, parameters, plan)) is not None:
                 draft.wrong(fault, *((name,) if draft.says(name) else ("metadata", name)), name=True)

@@ -33,9 +33,16 @@ FORMATS: Final = {
 }
 NAMES: Final = frozenset([*FORMATS.values(), "yml", "ndjson"])
 
-LONGEST_LINE: Final = 16 * 2**20  # characters: room for a picture as a data: address, none for a file without line ends
-LARGEST_JSON: Final = 256 * 2**20  # bytes: a .json file is held in memory whole while it is read
+LONGEST_LINE: Final = 8 * 2**20  # bytes: room for a picture as a data: address, none for a file without line ends
+MOST_CELLS: Final = 400_000  # in one line: each takes sixty bytes of memory, be it empty
+LARGEST_JSON: Final = 32 * 2**20  # bytes: a .json file is held in memory whole while it is read
+LARGEST_WIDE: Final = (
+    12 * 2**20
+)  # bytes of one with characters outside the basic plane: all of it takes four times that
+MOST_VALUES: Final = 1_000_000  # commas and brackets of one: each takes a hundred bytes of memory at worst
 _CHUNK: Final = 2**20
+
+_WIDE: Final = re.compile(rb"[\xf0-\xf4]")
 
 _DATE_MARKS: Final = ("{date}", "{year}", "{month}", "{day}", "\\u007b", "\\u007B")
 _DATE_NAMES: Final = re.compile(r"(?<!\{)(?:\{\{)*\{(?:date|year|month|day)\}|\\u007[bB]")
@@ -62,6 +69,37 @@ class Scan:
 def entry(message: str, shown: str, line: int | None = None, *, row: int | None = None) -> Problem:
     """A problem at a line of a file."""
     return Problem(message, where=f"{shown}:{line}" if line is not None else shown, row=row)
+
+
+class Bounds:
+    """What a file may ask of the memory, held against its bytes as they come."""
+
+    def __init__(self, form: str, size: int) -> None:
+        self._form, self._size = form, size
+        self._separator = {"csv": b",", "tsv": b"\t"}.get(form)
+        self._width = self._crowd = 0
+
+    def fault(self, chunk: bytes) -> str | None:
+        """What is too much with these bytes, if something is."""
+        if self._form == "yaml":
+            return None  # a value's end is only known to its reader, which has a bound of its own
+        return self._whole(chunk) if self._form == "json" else self._line(chunk)
+
+    def _whole(self, chunk: bytes) -> str | None:
+        remedy = "write it as .jsonl, an object a line"
+        if self._size > LARGEST_JSON or (self._size > LARGEST_WIDE and _WIDE.search(chunk)):
+            return f"is larger than {(LARGEST_JSON if self._size > LARGEST_JSON else LARGEST_WIDE) >> 20} MB; {remedy}"
+        self._crowd += chunk.count(b",") + chunk.count(b"[") + chunk.count(b"{")
+        return f"holds more than {MOST_VALUES:,} values; {remedy}" if self._crowd > MOST_VALUES else None
+
+    def _line(self, chunk: bytes) -> str | None:
+        first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
+        if self._width + (first if first >= 0 else len(chunk)) > LONGEST_LINE:
+            return f"has a line of more than {LONGEST_LINE >> 20} MB"
+        self._width = len(chunk) - last + (0 if last else self._width)
+        if self._separator:
+            self._crowd = chunk.count(self._separator, last) + (0 if last else self._crowd)
+        return f"has a line of more than {MOST_CELLS:,} cells" if self._crowd > MOST_CELLS else None
 
 
 class Source:
@@ -99,11 +137,9 @@ class Source:
         self.seen = self.mark()
         digest = hashlib.sha256()
         decode = codecs.getincrementaldecoder("utf-8")()
-        dated, tail, line, width = False, "", 1, 0
-        narrow = self.form in ("csv", "tsv", "jsonl", "txt")
+        dated, tail, line = False, "", 1
+        bounds = Bounds(self.form, self.seen[1])
         with self.open() as file:
-            if self.form == "json" and self.seen[1] > LARGEST_JSON:
-                raise self._wrong(f"is larger than {LARGEST_JSON >> 20} MB; write it as .jsonl, an object a line")
             first = True
             while True:
                 try:
@@ -113,6 +149,8 @@ class Source:
                 if first:
                     self._refuse_utf16(chunk)
                     first = False
+                if fault := bounds.fault(chunk):
+                    raise self._wrong(fault, None if self.form == "json" else line)
                 digest.update(chunk)
                 try:
                     text = decode.decode(chunk, final=not chunk)
@@ -135,11 +173,6 @@ class Source:
                     )
                 dated = dated or names_the_date(tail + text)
                 tail = text[-16:]
-                if narrow:
-                    ends = text.find("\n")
-                    if width + (ends if ends >= 0 else len(text)) > LONGEST_LINE:
-                        raise self._wrong(f"has a line of more than {LONGEST_LINE >> 20} million characters", line)
-                    width = len(text) - text.rfind("\n") - 1 if ends >= 0 else width + len(text)
                 line += text.count("\n")
                 if not chunk:
                     return Scan(digest.hexdigest(), dated)
@@ -163,8 +196,11 @@ def _near(path: Path) -> str:
         return ""
 
 
-def find_source(path: Path, shown: str, form: str | None) -> Source:
-    """The file at the path, checked; `UsageProblem` where it is not there, `ManifestError` where it is not usable."""
+def find_source(path: Path, shown: str, form: str | None, *, pipes: bool = False) -> Source:
+    """The file at the path, checked; `UsageProblem` where it is not there, `ManifestError` where it is not usable.
+
+    `pipes`: whether it may be one, as in `<(...)`.
+    """
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
@@ -177,6 +213,8 @@ def find_source(path: Path, shown: str, form: str | None) -> Source:
     form = form_of(path.name, form)
     if stat.S_ISREG(kind):
         return Source(path, shown, form)
+    if not pipes or not stat.S_ISFIFO(kind):  # nobody would end what a device or a stranger's pipe sends
+        raise UsageProblem(f"{printable(shown)} is a device or a pipe, expected a file")
     return _from_pipe(path, shown, form)
 
 

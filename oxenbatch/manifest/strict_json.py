@@ -10,6 +10,9 @@ from typing import Any, Final, NoReturn
 from oxenbatch.errors import printable
 from oxenbatch.manifest.yaml12 import DEEPEST, LARGEST_NUMBER
 
+CROWD_FROM: Final = 2**20  # characters: below that no count of values hurts
+MOST_VALUES: Final = 400_000  # commas and brackets of one text
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ESCAPED: Final = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
 """Only an escape can bring in half a surrogate pair or a NUL: the bytes were checked."""
@@ -25,6 +28,9 @@ class JsonFault(ValueError):
 
 def decode(text: str) -> Any:
     """The one value that the text is; `JsonFault` with a sentence otherwise."""
+    # Of a text that is nothing but brackets each byte takes thirty of memory.
+    if len(text) > CROWD_FROM and text.count(",") + text.count("[") + text.count("{") > MOST_VALUES:
+        raise JsonFault(f"holds more than {MOST_VALUES:,} values")
     value, end = value_at(text, after_space(text, 0))
     end = after_space(text, end)
     if end != len(text):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 DATE_FIELDS: Final = frozenset(["date", "year", "month", "day"])
+LARGEST_FILLED: Final = 1_000_000  # characters of all of a row's texts: ten times the longest prompt
 _PIECES: Final = 10_000  # placeholders in one text
 
 
@@ -64,21 +65,37 @@ def names(value: Any) -> Iterator[str]:
             yield from names(inner)
 
 
-def fill(value: Any, known: Mapping[str, str | None], others: Iterable[str] = ()) -> Any:
+class Room:
+    """How many characters the texts of one row may still come to: a kilobyte of names must not become a gigabyte."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST_FILLED
+
+    def take(self, size: int) -> None:
+        """So many fewer; `TemplateFault` where there are none left."""
+        self.left -= size
+        if self.left < 0:
+            raise TemplateFault(f"becomes a text of more than {LARGEST_FILLED:,} characters when it is filled in")
+
+
+def fill(value: Any, known: Mapping[str, str | None], others: Iterable[str] = (), room: Room | None = None) -> Any:
     """The value with every text in it filled in; `TemplateFault` for a name that is not known, or has no value.
 
     `known` is by casefolded name; None is a name whose value this row leaves empty. `others` are only suggested.
     """
+    room = room or Room()
     if isinstance(value, str):
         if "{" not in value and "}" not in value:
             return value
-        return "".join(
-            literal if name is None else literal + _value(name, known, others) for literal, name in pieces(value)
-        )
+        filled: list[str] = []
+        for literal, name in pieces(value):
+            filled += (literal, "" if name is None else _value(name, known, others))
+            room.take(len(filled[-2]) + len(filled[-1]))
+        return "".join(filled)
     if isinstance(value, dict):
-        return {key: fill(inner, known, others) for key, inner in value.items()}
+        return {key: fill(inner, known, others, room) for key, inner in value.items()}
     if isinstance(value, list):
-        return [fill(inner, known, others) for inner in value]
+        return [fill(inner, known, others, room) for inner in value]
     return value
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DEEPEST: Final = 64  # levels; parameters of models have three or four, and the parser's time grows with the square
 Marks: TypeAlias = "dict[tuple[str | int, ...], tuple[Event, Event]]"
 """The events of each path's name, and of its value."""
+LONGEST_VALUE: Final = 8 * 2**20  # bytes: a picture as a data: address
+MOST_NODES: Final = 200_000  # in one row or one field of the head: an axis may have half as many values
 Shape: TypeAlias = "Mapping[str, Any] | Literal['text'] | None"
 """Where text is expected: `text` means that every plain scalar is its own characters, a mapping says it by key."""
 
@@ -94,6 +96,24 @@ def place(event: Event) -> tuple[int, int]:
     return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
 
 
+class _TooLong(Exception):
+    """The parser reads on and on and makes nothing of it."""
+
+
+class _Fed:
+    """The parser's file; it counts what is read for one event, since a value's end is known to nobody before."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.since = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.since += size
+        if self.since > LONGEST_VALUE:
+            raise _TooLong
+        return self._stream.read(size)
+
+
 class Composer:
     """The events of one document, and the values that they make."""
 
@@ -103,12 +123,17 @@ class Composer:
         """What is wrong and could be read past; the caller takes them out."""
         self.marks: Marks = {}
         """Where the fields of the mappings that were read stand; the caller puts in a new one for each row."""
-        self._events: Iterator[Event] = yaml.parse(stream, Loader=yaml.CSafeLoader)
+        self._fed = _Fed(stream)
+        self._events: Iterator[Event] = yaml.parse(self._fed, Loader=yaml.CSafeLoader)
+        self._room = MOST_NODES
 
     def next(self) -> Event:
         """The next event; `YamlFault` where there cannot be one."""
+        self._fed.since = 0
         try:
             return next(self._events)
+        except _TooLong:
+            raise YamlFault(f"holds a value of more than {LONGEST_VALUE >> 20} MB", 1, 1) from None
         except StopIteration:
             raise YamlFault("ends too early", 1, 1) from None
         except yaml.MarkedYAMLError as error:
@@ -206,6 +231,8 @@ class Composer:
             return None
         if len(path) >= DEEPEST:
             raise self.fault(f"is nested deeper than {DEEPEST} levels", event)
+        if not path:
+            self._room = MOST_NODES
         if event.anchor is not None or event.tag is not None:
             self._mind(event)
         if kind is MappingStartEvent:
@@ -213,6 +240,7 @@ class Composer:
         if kind is SequenceStartEvent:
             entries: list[Any] = []
             while type(event := self.next()) is not SequenceEndEvent:
+                self._take(event)
                 inside = (*path, len(entries))
                 if len(entries) < MARKED:
                     self.marks[inside] = event, event
@@ -220,11 +248,18 @@ class Composer:
             return entries
         raise self.fault("is not a value", event)
 
+    def _take(self, event: Event) -> None:
+        """One more value of this node; `YamlFault` where it has more than any."""
+        self._room -= 1
+        if self._room < 0:
+            raise self.fault(f"is one of more than {MOST_NODES:,} values in one row or field", event)
+
     def _mapping(self, shape: Shape, path: tuple[str | int, ...]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         keys: dict[str, Event] = {}
         marks = self.marks
         while type(event := self.next()) is not MappingEndEvent:
+            self._take(event)
             key = self.key(event)
             inner = shape if key is None or not shape or shape == "text" else shape.get(key.casefold())
             first = self.next()

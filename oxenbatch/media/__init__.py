@@ -9,7 +9,7 @@ again would bring the same bytes. WebP and MP4 declare the whole file's length, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.media.file import Damaged, File, Media
 from oxenbatch.media.images import picture, read_bmp, read_gif, read_jpeg, read_png, read_webp
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["VIDEOS", "Damaged", "Media", "inspect"]
+__all__ = ["HEAD", "VIDEOS", "Damaged", "Media", "inspect", "sniff"]
 
 SIGNATURES: Final[tuple[tuple[bytes, Callable[[File], Media]], ...]] = (
     (rb"\x89PNG\r\n\x1a\n", read_png),
@@ -34,6 +34,7 @@ SIGNATURES: Final[tuple[tuple[bytes, Callable[[File], Media]], ...]] = (
 
 
 VIDEOS: Final = frozenset(["mp4", "m4v", "mov", "webm"])
+HEAD: Final = 64  # bytes: more than any signature; an error page's first tag is in it too
 
 
 def inspect(path: Path) -> Media:
@@ -41,9 +42,14 @@ def inspect(path: Path) -> Media:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
-        head = file.read(64)  # more than any signature; an error page's first tag is in it too
+        head = file.read(HEAD)
         file.seek(0)
         return _reader_for(head)(File(file, size))
+
+
+def sniff(head: bytes) -> Literal["image", "video"]:
+    """What a file is that begins like this, by 64 bytes of it or all; `Damaged` where it can be neither."""
+    return "video" if _reader_for(head) in (read_iso, read_webm) else "image"
 
 
 def _reader_for(head: bytes) -> Callable[[File], Media]:
