@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, sends
 from oxenbatch.reconcile import SLACK_S
 
@@ -40,18 +41,20 @@ class Audit:
     """Rows at the hub that were made by a request of this batch, since it began, and that no ledger here has."""
     duplicates: list[dict[str, Any]] = field(default_factory=list)
     """Jobs that were charged for more generations than were wanted."""
+    held: int = 0
+    """Samples whose send may have been paid for, and about which only a person can decide."""
     others: int = 0
     """Rows of the same time that are other programs' business."""
 
     @property
     def is_clean(self) -> bool:
         """Nothing here needs a person."""
-        return not (self.missing or self.orphans or self.duplicates or self.charged != self.recorded)
+        return not (self.missing or self.orphans or self.duplicates or self.held or self.charged != self.recorded)
 
 
 async def audit(ledger: Ledger, hub: Hub, *, siblings: Sequence[Path] = ()) -> Audit:
     """Hold the ledger against every row of the hub's history since the batch began; `HubTrouble` where it cannot be."""
-    result = Audit(known=reads.generation_count(ledger))
+    result = Audit(known=reads.generation_count(ledger), held=reads.counts(ledger)[JobState.HELD])
     begun = reads.first_send_at(ledger)
     if begun is None:
         return result

@@ -7,7 +7,7 @@ import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from oxenbatch.cli.options import option
+from oxenbatch.cli.options import Address, option
 from oxenbatch.errors import MachineError, UsageProblem, printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
@@ -68,7 +68,7 @@ def hub_options(command: F) -> F:
     """`--hub` and `--sandbox`, for commands that ask the hub about a batch."""
     command = option("--sandbox", is_flag=True, help="Ask the stand-in hub that made this batch.")(command)
     hub_help = "The hub's address. [the one that made the batch]"
-    return option("--hub", also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
+    return option("--hub", type=Address(), also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.logs import set_up
-from oxenbatch.cli.options import Dollars, Duration, dollars, option, plural
+from oxenbatch.cli.options import Address, Dollars, Duration, dollars, option, plural
 from oxenbatch.cli.progress import Progress
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
@@ -73,8 +73,8 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
         help="A send that nobody can decide about.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
-@option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
-        help="The hub's address.")  # fmt: skip
+@option("--hub", type=Address(), also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True,
+        metavar="URL", help="The hub's address.")  # fmt: skip
 @option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("-v", "--verbose", count=True, help="Say more; twice: everything.")
