@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from decimal import Decimal
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +90,7 @@ def _print_status(one: dict[str, Any]) -> None:
     for failure in one["failures"]:
         click.echo(
             f"  {failure['state']}: {failure['count']} × {printable(failure['error'] or why_not(failure['state']))}"
-            f"  (for instance {printable(failure['example'], 60)})"
+            f"  (for instance {printable(failure['example'])})"
         )
 
 
@@ -98,11 +99,8 @@ def failure_lines(ledger_path: Path, folder: Path) -> Iterator[str]:
     with Ledger.open(ledger_path) as ledger:
         found = reads.failures(ledger, 10)
     for failure in found:
-        example = printable(failure.example, 40)
-        yield (
-            f"{failure.count} {failure.state}: {printable(failure.error or why_not(failure.state))}"
-            f"  (oxenbatch show {printable(folder)} {example})"
-        )
+        command = f"oxenbatch show {quote(printable(folder))} {quote(printable(failure.example))}"
+        yield f"{failure.count} {failure.state}: {printable(failure.error or why_not(failure.state))}  ({command})"
 
 
 @click.command(short_help="The batch's samples as a table.")

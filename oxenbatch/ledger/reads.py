@@ -118,13 +118,14 @@ class Failure:
     error: str
     count: int
     example: str
-    """The key of one such job, for `show`."""
+    """A name of one such job that `show` takes as it stands; the generation's where it is paid and its file is not."""
 
 
 def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
     """Why samples are not on disk, grouped by reason, the most frequent first."""
     rows = ledger.conn.execute(
-        "select s.state, coalesce(s.error, ''), count(*) as n, min(coalesce(j.row_id, j.key)) from samples s"
+        "select s.state, coalesce(s.error, ''), count(*) as n, min(case when s.state = 'unfetchable'"
+        " then s.generation_id else coalesce(j.row_id, s.name) end) from samples s"
         " join jobs j on j.id = s.job_id where s.wanted = 1"
         " and s.state in ('failed', 'cancelled', 'unfetchable', 'held', 'uncertain')"
         " group by s.state, s.error order by n desc limit ?",
@@ -161,7 +162,8 @@ def find_jobs(ledger: Ledger, text: str) -> list[int]:
     ):
         if found := [row[0] for row in ledger.conn.execute(query, {"t": text})]:
             return found
-    return []
+    whole = text.rstrip("…")
+    return find_jobs(ledger, whole) if whole and whole != text else []
 
 
 @dataclass(frozen=True, slots=True)
