@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, sends
 from oxenbatch.reconcile import SLACK_S
 
@@ -41,13 +42,15 @@ class Audit:
     """Rows at the hub that were made by a request of this batch, since it began, and that no ledger here has."""
     duplicates: list[dict[str, Any]] = field(default_factory=list)
     """Jobs that were charged for more generations than were wanted."""
+    held: int = 0
+    """Samples whose send may have been paid for, and about which only a person can decide."""
     others: int = 0
     """Rows of the same time that are other programs' business."""
 
     @property
     def is_clean(self) -> bool:
         """Nothing here needs a person."""
-        return not (self.missing or self.orphans or self.duplicates or self.charged != self.recorded)
+        return not (self.missing or self.orphans or self.duplicates or self.held or self.charged != self.recorded)
 
 
 async def audit(ledger: Ledger, hub: Hub, *, siblings: Sequence[Path] = ()) -> Audit:
@@ -57,7 +60,8 @@ async def audit(ledger: Ledger, hub: Hub, *, siblings: Sequence[Path] = ()) -> A
 
 async def audit_all(ledgers: Sequence[Ledger], hub: Hub, *, siblings: Sequence[Path] = ()) -> Audit:
     """`audit` of a batch that is in several ledgers, as if it were in one."""
-    result = Audit(known=sum(map(reads.generation_count, ledgers)))
+    held = sum(reads.counts(ledger)[JobState.HELD] for ledger in ledgers)
+    result = Audit(known=sum(map(reads.generation_count, ledgers)), held=held)
     begun = min((at for ledger in ledgers if (at := reads.first_send_at(ledger)) is not None), default=None)
     if begun is None:
         return result

@@ -117,3 +117,12 @@ def test_a_lost_ledger_is_rebuilt_from_what_the_hub_has_made_and_pays_for_the_re
     assert summary is not None
     assert (summary.exit_code, summary.done) == (0, 6)
     assert len(fresh.hub.posts) == 6
+
+
+def test_a_held_send_is_for_a_person_to_look_at(tmp_path: Path) -> None:
+    faults = [{"do": "lose_answer", "times": 1}, {"do": "no_echo"}]
+    world = World(tmp_path, rows(3), faults=faults)
+    world.run()
+    found = audit(world)
+
+    assert (found.is_clean, found.held) == (False, 1)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import MODEL, NANOS, Book, new_id, row
 
+from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, results, runs, sends
 from oxenbatch.ledger.book import Ledger
@@ -186,6 +187,24 @@ def test_a_job_is_found_by_a_key_an_id_of_the_hubs_a_file_or_a_part_of_a_name(bo
     for text in (key, key[:10], key[3:11], generation_id, generation_id.upper(), file, name, "red-cube", name[-8:]):
         assert reads.find_jobs(book.ledger, text) == [1], text
     assert reads.find_jobs(book.ledger, new_id()) == []
+
+
+def test_what_a_screen_shows_of_a_key_finds_its_job(book: Book) -> None:
+    book.stage(row("A red cube"), row("blue", number=2))
+    key = book.one("select key from jobs where id = 1")
+
+    assert reads.find_jobs(book.ledger, printable(key, 20)) == [1]
+    assert reads.find_jobs(book.ledger, "…") == []
+
+
+def test_the_example_of_a_failure_finds_its_one_job_among_equal_ones(book: Book) -> None:
+    book.stage(*(row("the same for all", number=n) for n in range(1, 5)))
+    book.bring(S.FAILED)
+    paid = book.bring(S.UNFETCHABLE)
+    examples = {one.state: one.example for one in reads.failures(book.ledger)}
+
+    assert [len(reads.find_jobs(book.ledger, example)) for example in examples.values()] == [1, 1]
+    assert examples[S.UNFETCHABLE] == paid
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))

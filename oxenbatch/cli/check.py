@@ -30,7 +30,7 @@ def audit(batch: str, *, as_json: bool, hub: str | None, sandbox: bool) -> None:
     """Hold the ledger against everything that the hub has made since the batch began.
 
     For the morning: was anything paid twice, is anything at the hub that the ledger does not know, does the hub know
-    all that the ledger has, and do the charges agree? Exit code 0: yes; 4: a person should look.
+    all that the ledger has, do the charges agree, and is no send held? Exit code 0: yes; 4: a person should look.
 
     \b
     Example:
@@ -70,6 +70,8 @@ def _print_audit(found: Audit) -> None:
         click.echo(f"orphan        {one['generation_id']} ({printable(one['status'])}): {printable(one['prompt'], 60)}")
     for generation_id in found.missing:
         click.echo(f"missing       {printable(generation_id)}: in the ledger, and not in the hub's history")
+    if found.held:
+        click.echo(f"held          {plural(found.held, 'sample')}: `oxenbatch resolve` lists them, and settles them")
     if found.others:
         click.echo(f"others        {plural(found.others, 'generation')} of other programs in the same time")
     click.echo("all is well: nothing paid twice, nothing lost" if found.is_clean else "a person should look at this")

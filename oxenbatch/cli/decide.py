@@ -164,7 +164,7 @@ def _list_held(held: list[decisions.Held], *, as_json: bool) -> None:
 
 def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict[str, Any]) -> None:
     from oxenbatch.echo import echoes  # noqa: PLC0415
-    from oxenbatch.hub import Hub  # noqa: PLC0415 - not for --help
+    from oxenbatch.hub import Hub, NotFound  # noqa: PLC0415 - not for --help
     from oxenbatch.ledger import sends  # noqa: PLC0415
     from oxenbatch.wire import as_uuid  # noqa: PLC0415
 
@@ -184,7 +184,10 @@ def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict
             return await hub.generation(generation_id)
 
     with access_to(path, hub=options["hub"], sandbox=options["sandbox"]) as access:
-        generation = asyncio.run(ask(access))
+        try:
+            generation = asyncio.run(ask(access))
+        except NotFound as error:
+            raise UsageProblem(f"the hub knows no generation {generation_id}") from error
     if echoes(generation, one.model, sends.sent_parameters(ledger, one.sample_id)) is False:
         raise UsageProblem(f"{generation_id} was made by another request than this sample's")
     decisions.adopt(ledger, one, generation_id, at=time.time())

@@ -137,7 +137,7 @@ class Failure:
     error: str
     count: int
     example: str
-    """The key of one such job, for `show`."""
+    """A name of one such job that `show` takes as it stands; the generation's where it is paid and its file is not."""
 
 
 def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
@@ -146,7 +146,8 @@ def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
     Reasons that differ only in a request's number or its seconds are one; the words are the most frequent's.
     """
     rows = ledger.conn.execute(
-        "select s.state, coalesce(s.error, ''), count(*) as n, min(coalesce(j.row_id, j.key)) from samples s"
+        "select s.state, coalesce(s.error, ''), count(*) as n, min(case when s.state = 'unfetchable'"
+        " then s.generation_id else coalesce(j.row_id, s.name) end) from samples s"
         " join jobs j on j.id = s.job_id where s.wanted = 1"
         " and s.state in ('failed', 'cancelled', 'unfetchable', 'held', 'uncertain')"
         " group by s.state, s.error order by n desc, min(s.id)"
@@ -190,7 +191,8 @@ def find_jobs(ledger: Ledger, text: str) -> list[int]:
     ):
         if found := [row[0] for row in ledger.conn.execute(query, {"t": text})]:
             return found
-    return []
+    whole = text.rstrip("…")
+    return find_jobs(ledger, whole) if whole and whole != text else []
 
 
 def job_names(ledger: Ledger, begun: str, limit: int) -> list[str]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # `same_as`: the file of the first result with the same bytes; an index has the hashes, so only twins cost a look.
 RECORDS: Final = """
 select s.state, s.error, g.file, j.prompt, j.model, j.parameters, j.written, j.metadata, s.seed, j.key, j.row_id,
-       s.number, j.samples, g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps, g.audio,
-       g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
+       s.number, j.samples, g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps,
+       g.audio, g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
        coalesce(g.completed_at, g.downloaded_at) as created_at,
        case when s.state = 'downloaded' and (select count(*) from (select 1 from generations
          where sha256 = g.sha256 and state = 'downloaded' limit 2)) > 1 then (

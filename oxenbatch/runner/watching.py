@@ -25,6 +25,8 @@ MISSING_GRACE_S: Final = 120.0  # an id that the hub does not know for two minut
 LOOK_UP_SINGLY: Final = 3  # more than that are looked up together, in the paged history
 HEARTBEAT_S: Final = 5.0
 CHARGES_AT_ONCE: Final = 1000
+CHARGES_EVERY_S: Final = 30.0  # under a limit of money: what is charged beyond its estimate is soon held against it
+CHARGES_MAX_S: Final = 600.0  # a hub that charges later, or never, is asked ever more seldom
 
 
 class Watching:
@@ -35,6 +37,8 @@ class Watching:
         self._settling = Settling(desk)
         self._images = True
         """Something of ours that takes seconds, not minutes, was in the list."""
+        self._charges_at = 0.0
+        self._charges_every = CHARGES_EVERY_S
 
     async def run(self) -> None:
         desk = self.desk
@@ -82,6 +86,7 @@ class Watching:
         if gone:
             await self._look_up(gone, began)
         await self._cancel_overdue(ours, watched)
+        await self._keep_to_the_money()
 
     def _is_video(self, generation: Generation) -> bool:
         """By the hub's word, else by the catalogue's; what nobody knows is given a video's time."""
@@ -125,8 +130,23 @@ class Watching:
                     after = news.timed_out(after, limit)
                 await self._apply([after])
 
-    async def learn_charges(self) -> None:
-        """What the hub charged takes the estimates' place, as far as it says so."""
+    async def _keep_to_the_money(self) -> None:
+        """Where money is limited, charges are learnt while there is still something to stop: estimates may be too low.
+
+        The first look, before anything is sent, learns what a killed run did not come to ask.
+        """
+        desk = self.desk
+        limited = desk.limits.max_cost is not None or (desk.account is not None and desk.account.is_limited)
+        if not limited or desk.clock.monotonic() < self._charges_at:
+            return
+        unknown = 1
+        with contextlib.suppress(HubTrouble):  # the estimates stand until it is asked again
+            unknown = await self.learn_charges()
+        self._charges_every = min(CHARGES_MAX_S, 2 * self._charges_every) if unknown else CHARGES_EVERY_S
+        self._charges_at = desk.clock.monotonic() + self._charges_every
+
+    async def learn_charges(self) -> int:
+        """What the hub charged takes the estimates' place, as far as it says so; how many it does not say."""
         desk = self.desk
         skipped = 0
         while pairs := await desk.clerk.do(news.uncharged, CHARGES_AT_ONCE, skipped):
@@ -135,3 +155,4 @@ class Watching:
             charged = [row for row in rows if row.cost is not None]
             await desk.clerk.do(news.apply, charged, at=desk.hub.time.now())
             skipped += len(pairs) - len(charged)  # the hub has not charged these yet: the next run asks again
+        return skipped

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -355,3 +356,16 @@ def test_the_summary_is_json_on_request_and_a_dry_run_sends_nothing(desk: Desk) 
     assert not (desk.folder / "out").exists()
     told: dict[str, Any] = json.loads(desk.call("run", "m.txt", "--model", IMAGE, "--json", "-q").stdout)
     assert (told["exit_code"], told["batches"][0]["done"], told["batches"][0]["sends"]) == (0, 2, 2)
+
+
+def test_a_generation_that_the_hub_does_not_know_is_not_adopted(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"do": "lose_answer", "times": 1}, {"do": "no_echo"}]', encoding="utf-8")
+    with Sandbox(speed=100, faults=faults) as hub:
+        desk = Desk(tmp_path, hub)
+        desk.write("m.txt", "a\n")
+        desk.call("run", "m.txt", "--model", IMAGE, "--settle", "1s", code=4)
+        refused = desk.call("resolve", "out/m", "--adopt", str(uuid.uuid4()), "--hub", hub.url, code=2)
+
+        assert "the hub knows no generation" in refused.stderr
+        assert desk.states("out/m") == {"held": 1}

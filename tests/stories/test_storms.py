@@ -363,6 +363,28 @@ def test_charges_take_the_place_of_estimates_within_max_cost(folder: Path) -> No
     assert world.charged() == 19, "the twentieth may cost 0.028, and only 0.014 are left"
 
 
+def test_a_hub_that_charges_more_than_its_prices_say_is_soon_stopped_by_max_cost(folder: Path) -> None:
+    limits = Limits(concurrency=2, settle_s=20.0, max_cost=10 * PRICE)
+    world = _world(folder, 200, limits=limits, price=lambda _: PRICE / 10)
+    summary = world.run()
+
+    assert summary is not None
+    assert summary.exit_code == 5
+    assert 10 <= world.charged() < 30, "by its estimates alone 100 would have been sent"
+
+
+def test_what_a_killed_run_did_not_come_to_ask_counts_before_the_next_one_sends(folder: Path) -> None:
+    world = _world(folder, 200, limits=Limits(concurrency=2, settle_s=20.0), price=lambda _: PRICE / 10)
+    world.run(kill_at=800)
+    made = world.charged()
+    summary = world.run(limits=Limits(concurrency=2, settle_s=20.0, max_cost=PRICE))
+
+    assert made > 1
+    assert summary is not None
+    assert summary.exit_code == 5
+    assert len(world.hub.generations) - made <= 4, "what was on its way when it was killed, and no more"
+
+
 def test_a_model_without_a_price_is_not_sent_under_a_max_cost(folder: Path) -> None:
     limits = replace(LIMITS, max_cost=Decimal(1))
     world = _world(folder, 3, limits=limits, price=lambda _: None)
