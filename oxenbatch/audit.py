@@ -58,6 +58,8 @@ async def audit(ledger: Ledger, hub: Hub, *, siblings: Sequence[Path] = ()) -> A
     found: set[str] = set()
     costly: dict[int, int] = {}
     for row in await hub.history_since(begun - SLACK_S):
+        if reads.is_reused(ledger, row.generation_id):
+            continue  # paid for by the batch that it was taken from
         if sends.owned(ledger, [row.generation_id]):
             found.add(row.generation_id)
             news.apply(ledger, [row], at=hub.time.now())

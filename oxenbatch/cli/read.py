@@ -177,7 +177,8 @@ def _print_story(story: reads.Story) -> None:
             click.echo(f"    {printable(sample['error'], 1000)}")
     for generation in story.generations:
         cost = f", ${generation['cost']}" if generation["cost"] else ""
-        click.echo(f"  generation {generation['generation_id']}: {generation['state']}{cost}")
+        taken = f", taken from {printable(generation['origin'])}" if generation["origin"] else ""
+        click.echo(f"  generation {generation['generation_id']}: {generation['state']}{cost}{taken}")
     for event in story.events:
         note = f"  {printable(event['note'], 200)}" if event["note"] else ""
         click.echo(f"  {_when(event['at'])}  {event['was']} -> {event['became']} ({event['event']}){note}")

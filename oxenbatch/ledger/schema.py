@@ -207,6 +207,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "m001_ledger",
         (BATCH, RUNS, JOBS, SUBMISSIONS, SAMPLES, GENERATIONS, EVENTS, *INDEXES, RESULTS_VIEW),
     ),
+    ("m002_reuse", ("alter table generations add column origin text",)),
 )
 VERSION: Final = len(STEPS)
 
