@@ -71,6 +71,8 @@ async def audit_all(ledgers: Sequence[Ledger], hub: Hub, *, siblings: Sequence[P
     others = sends.elsewhere(siblings, ids, ()).owned
     costly: Counter[tuple[Ledger, int]] = Counter()
     for row in rows:
+        if any(reads.is_reused(ledger, row.generation_id) for ledger in ledgers):
+            continue  # paid for by the batch that it was taken from
         if owner := owners.get(row.generation_id):
             news.apply(owner, [row], at=hub.time.now())
             result.charged += row.cost or 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oxenbatch import __version__
+from oxenbatch import reuse as reusing
 from oxenbatch.access import Access, learn_missing, read_catalog
 from oxenbatch.account import Account, AccountLimits, read_limits
 from oxenbatch.addresses import origin_of
@@ -50,8 +51,7 @@ from oxenbatch.settings import find_key
 from oxenbatch.shards import FOLDER as SHARDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from decimal import Decimal
+    from collections.abc import Iterable, Iterator, Sequence
 
     from oxenbatch.catalog import Catalog
     from oxenbatch.clock import Clock
@@ -78,19 +78,6 @@ class Plan:
     counts: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What a run would send."""
-
-    samples: int
-    cost: Decimal
-    """Dollars, as far as prices are known."""
-    unpriced: int
-    """Samples whose model has no known price."""
-    models: list[str]
-    """Whose they are."""
-
-
 class Batch:
     """One output folder, locked, its ledger in step with the manifest. A context manager."""
 
@@ -108,6 +95,7 @@ class Batch:
         rebuild: bool = False,
         account_limits: AccountLimits | None = None,
         ledger: Path | None = None,
+        reuse: Sequence[Path] = (),
         clock: Clock | None = None,
         command: str | None = None,
         shard: Shard | None = None,
@@ -129,6 +117,8 @@ class Batch:
         self.rebuild = rebuild
         self.account_limits = account_limits or read_limits()
         self.ledger_path = ledger or self.folder / LEDGER
+        self.reuse = reuse
+        """Ledgers of older batches, whose files are taken where they answer the same request."""
         self.clock = clock or SystemClock()
         self.command = command
         """What a person types to go on with it."""
@@ -231,7 +221,7 @@ class Batch:
             with suppress(OSError):
                 path.rmdir()
 
-    def rehearse(self) -> Rehearsal:
+    def rehearse(self) -> reusing.Rehearsal:
         """What a run would send and cost, reckoned beside the batch, in a ledger that is thrown away."""
         with tempfile.TemporaryDirectory(prefix="oxenbatch-") as scratch:
             copy = Path(scratch) / LEDGER
@@ -242,12 +232,12 @@ class Batch:
                 now = self.clock.wall()
                 runs.begin_batch(ledger, name=self.manifest.name, hub=self.access.name, at=now, on=str(self.date))
                 staging.stage(ledger, self._rows(ledger), "", self._terms(now))
-                return Rehearsal(*reads.due_totals(ledger), reads.due_models(ledger))
+                return reusing.due(ledger, self.reuse, self.access.name)
 
-    def due(self) -> Rehearsal:
+    def due(self) -> reusing.Rehearsal:
         """What a run would send now; call while it is open."""
         with Ledger.open(self.ledger_path) as ledger:
-            return Rehearsal(*reads.due_totals(ledger), reads.due_models(ledger))
+            return reusing.due(ledger, self.reuse, self.access.name)
 
     def leave(self, code: int, reason: str) -> Summary:
         """How the batch stands, with nothing tried; `code` and `reason` say why, where anything is left to do."""
@@ -262,6 +252,8 @@ class Batch:
             run_id = runs.begin_run(ledger, version=__version__, at=self.clock.wall(), command=self.command)
         if self.rebuild:
             self._rebuild(run_id)
+        if self.reuse:
+            self._take_older(run_id)
         try:
             with ExitStack() as held:
                 reserve = held.enter_context(Reserve(self.folder))
@@ -312,6 +304,12 @@ class Batch:
             ours = (row for row in rows if row.generation_id not in elsewhere.owned)
             found = rebuilding.rebuild(ledger, ours, at=at, run_id=run_id)
         log.warning("rebuilt from the hub's history: %d generations are fetched, not bought", found)
+
+    def _take_older(self, run_id: int) -> None:
+        with Ledger.open(self.ledger_path) as ledger:
+            at = self.clock.wall()
+            taken = reusing.take(ledger, self.folder, self.reuse, self.access.name, at=at, run_id=run_id)
+        log.warning("%d files are taken from older batches: nothing is paid for them", taken)
 
     async def _run(
         self,

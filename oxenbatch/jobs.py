@@ -91,6 +91,8 @@ class Event(StrEnum):
     """The user cancelled it before it was sent."""
     RETRIED = "retried"
     """The user put it back."""
+    REUSED = "reused"
+    """An older batch had bought the same request: its file is here, and nothing was sent for it."""
     SET_ASIDE = "set_aside"
     """The user rejected its result, or its request changed."""
 
@@ -115,7 +117,12 @@ def _late(state: JobState) -> dict[Event, JobState]:
 
 MOVES: Final[dict[JobState, dict[Event, JobState]]] = {
     # FOUND: a ledger that was lost is rebuilt from the hub's history.
-    _S.PENDING: {_E.AUTHORISED: _S.SUBMITTING, _E.CANCELLED_HERE: _S.CANCELLED, _E.FOUND: _S.QUEUED},
+    _S.PENDING: {
+        _E.AUTHORISED: _S.SUBMITTING,
+        _E.CANCELLED_HERE: _S.CANCELLED,
+        _E.FOUND: _S.QUEUED,
+        _E.REUSED: _S.DOWNLOADED,
+    },
     _S.SUBMITTING: {
         _E.ACCEPTED: _S.QUEUED,
         _E.REFUSED: _S.FAILED,

@@ -145,6 +145,7 @@ def _generation_words(one: dict[str, Any]) -> str:
     if one["completed_at"] and one["accepted_at"]:
         words.append(f"took {max(0.0, one['completed_at'] - one['accepted_at']):.0f} s")
     words += [printable(one["error"], 500)] if one["error"] else []
+    words += [f"taken from {printable(one['origin'])}"] if one["origin"] else []
     return ", ".join(words)
 
 

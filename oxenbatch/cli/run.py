@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from oxenbatch.cli.access import ledgers_of
 from oxenbatch.cli.completion import complete_manifest
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.nightly import Night
@@ -39,10 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oxenbatch.access import Access
-    from oxenbatch.batch import Batch, Plan, Rehearsal
+    from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
     from oxenbatch.plan import Limits
+    from oxenbatch.reuse import Rehearsal
     from oxenbatch.runner import Summary
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--fail-fast", is_flag=True, help="Send nothing more after the first failure.")
 @option("--on-unknown", type=click.Choice(["hold", "resubmit"]), default="hold", show_default=True,
         help="A send that nobody can decide about.")  # fmt: skip
+@option("--reuse", multiple=True, metavar="BATCH", help="Take files that an older batch has bought; may be repeated.")
 @option("--confirm-above", type=Dollars(), help="Ask first where it would cost more than this; on a terminal only.")
 @option("--yes", is_flag=True, help="Do not ask.")
 @option("--offline", is_flag=True, help="Record and check the rows with what is kept; ask nothing of the hub.")
@@ -259,6 +262,7 @@ class RunCommand:
                 date if manifest.dated or manifest.uses_date else None,
             ),
             shard=self.shard,
+            reuse=[path for name in self.options["reuse"] for path in ledgers_of(name)],
         )
         if self.options["dry_run"]:
             return self._dry_run(batch, manifest)

@@ -68,6 +68,8 @@ def line_of(result: dict[str, Any]) -> dict[str, Any]:
     line |= result["metadata"]
     line["generation_id"] = result["generation_id"]
     line |= {name: value for name, value in measured.items() if value is not None or name not in line}
+    if result.get("origin") is not None:
+        line["reused_from"] = result["origin"]
     line["cost"] = None if result["cost"] is None else float(result["cost"])
     line["created_at"] = _as_date(result["created_at"])
     return line

@@ -66,18 +66,24 @@ def counts(ledger: Ledger) -> dict[JobState, int]:
     return {state: int(found.get(state, 0)) for state in JobState}
 
 
-def due_totals(ledger: Ledger) -> tuple[int, Decimal, int]:
+_NOT_REUSED: Final = " and id not in (select sample_id from temp.reusable)"
+"""But for what an older batch has; `ledger.reuse.find` fills the table."""
+
+
+def due_totals(ledger: Ledger, *, reuse: bool = False) -> tuple[int, Decimal, int]:
     """(samples, dollars, samples without a known price) of all that is wanted and not sent yet."""
     row = ledger.conn.execute(
         "select count(*), coalesce(sum(estimate_nanos), 0), count(*) - count(estimate_nanos) from samples"
-        " where state = 'pending' and wanted = 1"
+        f" where state = 'pending' and wanted = 1{_NOT_REUSED if reuse else ''}"
     ).fetchone()
     return row[0], to_dollars(row[1]), row[2]
 
 
-def due_models(ledger: Ledger) -> list[str]:
+def due_models(ledger: Ledger, *, reuse: bool = False) -> list[str]:
     """The models of all that is wanted and not sent yet."""
-    found = ledger.conn.execute("select distinct model from samples where state = 'pending' and wanted = 1")
+    found = ledger.conn.execute(
+        f"select distinct model from samples where state = 'pending' and wanted = 1{_NOT_REUSED if reuse else ''}"
+    )
     return sorted(row[0] for row in found)
 
 
@@ -283,8 +289,8 @@ def job_count(ledger: Ledger) -> int:
 
 
 def generation_count(ledger: Ledger) -> int:
-    """How many generations the ledger has."""
-    return int(ledger.conn.execute("select count(*) from generations").fetchone()[0])
+    """How many generations this batch has bought."""
+    return int(ledger.conn.execute("select count(*) from generations where origin is null").fetchone()[0])
 
 
 def generations_of(ledger: Ledger, samples: Sequence[int]) -> list[str]:
@@ -297,8 +303,15 @@ def generations_of(ledger: Ledger, samples: Sequence[int]) -> list[str]:
 
 
 def generation_ids(ledger: Ledger) -> Iterator[str]:
-    """Every generation_id that the ledger has."""
-    return (row[0] for row in ledger.conn.execute("select generation_id from generations order by accepted_at"))
+    """Every generation_id that this batch has bought."""
+    query = "select generation_id from generations where origin is null order by accepted_at"
+    return (row[0] for row in ledger.conn.execute(query))
+
+
+def is_reused(ledger: Ledger, generation_id: str) -> bool:
+    """Whether the generation was bought by an older batch, and its file taken from there."""
+    query = "select 1 from generations where generation_id = ? and origin is not null"
+    return ledger.conn.execute(query, (generation_id,)).fetchone() is not None
 
 
 def job_of(ledger: Ledger, generation_id: str) -> int | None:

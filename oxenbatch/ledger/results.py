@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RECORDS: Final = """
 select s.state, s.error, g.file, j.prompt, j.model, j.parameters, j.written, j.metadata, s.seed, j.key, j.row_id,
        s.number, j.samples, g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps,
-       g.audio, g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
+       g.audio, g.origin, g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
        coalesce(g.completed_at, g.downloaded_at) as created_at,
        case when s.state = 'downloaded' and (select count(*) from (select 1 from generations
          where sha256 = g.sha256 and state = 'downloaded' limit 2)) > 1 then (

@@ -308,6 +308,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         (SHARD, SHARED_REQUESTS, MERGE, PARTS, SUCCESSOR),
     ),
     ("m005_inputs", INPUTS),
+    ("m006_reuse", ("alter table generations add column origin text",)),
 )
 VERSION: Final = len(STEPS)
 

@@ -22,7 +22,7 @@ TEXTS: Final = frozenset(["id", "prompt", "negative_prompt"])
 """Always text: a cell of theirs is its own characters."""
 OUTPUT_COLUMNS: Final = frozenset(
     ["file_name", "prompt", "model", "generation_id", "sha256", "bytes",
-     "width", "height", "seconds", "fps", "cost", "created_at"]
+     "width", "height", "seconds", "fps", "reused_from", "cost", "created_at"]
 )  # fmt: skip
 """Columns of the dataset that are ours to fill in."""
 LONGEST_NAME: Final = 200  # characters of a metadata name: it becomes a column's name
