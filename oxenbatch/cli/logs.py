@@ -49,7 +49,9 @@ class _Said(logging.Handler):
 def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Format, file: Path | None) -> None:
     """Warnings are said, with -v what happens, with -vv everything; a log file gets what happens in any case."""
     root = logging.getLogger("oxenbatch")
-    root.handlers.clear()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
     root.propagate = False
     root.setLevel(logging.DEBUG)
     said = _Said(say)

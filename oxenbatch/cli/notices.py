@@ -6,6 +6,7 @@ An address holds a password or a token: none is ever in a message, a log or the 
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from oxenbatch.errors import ConfigProblem, printable
@@ -22,7 +23,8 @@ class Notices:
     def __init__(self, addresses: Sequence[str]) -> None:
         """`ConfigProblem` where apprise is missing or an address cannot be used."""
         try:
-            import apprise  # noqa: PLC0415 - an extra, and half a second
+            with warnings.catch_warnings(action="ignore"):  # its own use of old modules is nobody's concern here
+                import apprise  # noqa: PLC0415 - an extra, and half a second
         except ImportError:
             raise ConfigProblem("--notify needs apprise: pip install 'oxenbatch[notify]'") from None
         own = logging.getLogger("apprise")  # it says addresses where something goes wrong
@@ -30,7 +32,9 @@ class Notices:
         own.setLevel(logging.CRITICAL + 1)
         self._apprise: Any = apprise.Apprise()
         for number, address in enumerate(addresses, 1):
-            if not self._apprise.add(address):
+            with warnings.catch_warnings(action="ignore"):
+                usable = self._apprise.add(address)
+            if not usable:
                 kind = printable(address.partition("://")[0], 12) if "://" in address else "no kind"
                 raise ConfigProblem(
                     f"address {number} of --notify cannot be used ({kind}): it looks like mailto://… or slack://…, see"

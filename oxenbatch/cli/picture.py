@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from oxenbatch.cli.tables import GAP, Column, fit, layout, padded, width_of
+from oxenbatch.cli.tables import GAP, Column, fit, fold, layout, packed, padded, width_of
 from oxenbatch.cli.view import span
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from oxenbatch.cli.view import ModelLine, Tally, View
 
-NARROW: Final = 72  # below this, what stands beside the bar has a line of its own
 MODELS_SHOWN: Final = 8  # more than that nobody reads four times a second
 BAR_LEAST: Final = 10
 BAR_MOST: Final = 60
@@ -32,35 +31,32 @@ _MODEL = (
 
 def picture(view: View, width: int, *, ascii_only: bool = False) -> list[Text]:
     """The lines that show the view in `width` cells; none is wider."""
+    more = "..." if ascii_only else "…"
 
-    def cut(texts: Iterable[str], style: str = "") -> list[Text]:
-        return [Text(fit(text, width, more="..." if ascii_only else "…"), style) for text in texts]
+    def cut(texts: Iterable[str], style: str = "", rows: int = 1) -> list[Text]:
+        return [Text(line, style) for text in texts for line in fold(text, width, rows, more=more)]
 
-    heading = [f"{view.folder}{GAP}{view.heading}"] if view.heading else []
-    figures = _figures(view, width)
+    figures = _figures(view)
     beside = GAP.join(figures)
     room = min(BAR_MOST, width - width_of(beside) - len(GAP))
-    if width >= NARROW and room >= BAR_LEAST:
+    if room >= BAR_LEAST:
         sums = [_bar(view.tally.share, room, ascii_only=ascii_only) + GAP + beside]
     else:
-        bar = _bar(view.tally.share, min(BAR_MOST, width), ascii_only=ascii_only)
-        sums = [bar, *cut([GAP.join(figures[:2]), GAP.join(figures[2:])] if width < NARROW else [beside])]
+        sums = [_bar(view.tally.share, min(BAR_MOST, width), ascii_only=ascii_only), *cut(packed(figures, width))]
     return [
-        *cut(heading, "bold"),
+        *cut([f"{view.folder}{GAP}{view.heading}"] if view.heading else [], "bold"),
         *sums,
-        *cut(_models(view, width), "dim"),
-        *cut(view.failures, "red"),
-        *cut(view.moods, "yellow"),
+        *cut(_models(view, width, more), "dim"),
+        *cut(view.failures, "red", 2),
+        *cut(view.moods, "yellow", 2),
     ]
 
 
-def _figures(view: View, width: int) -> list[str]:
+def _figures(view: View) -> list[str]:
     tally = view.tally
     figures = [f"{tally.done} of {tally.total}", f"{int(tally.share * 100)}%"]
-    if width >= NARROW:
-        figures += [f"{count} {name}" for count, name in _rest(tally) if count]
-    figures += [view.left_words] if view.left_words else []
-    return [*figures, view.money_words]
+    figures += [f"{count} {name}" for count, name in _rest(tally) if count]
+    return [*figures, *filter(None, [view.left_words]), view.money_words]
 
 
 def _rest(tally: Tally) -> list[tuple[int, str]]:
@@ -74,7 +70,7 @@ def _bar(share: float, width: int, *, ascii_only: bool) -> Text:
     return Text.assemble((full * filled, "green"), (empty * (width - filled), "dim"))
 
 
-def _models(view: View, width: int) -> list[str]:
+def _models(view: View, width: int, more: str) -> list[str]:
     """A line a model, those that still have work first; one model alone needs none."""
     if len(view.models) < 2:
         return []
@@ -84,13 +80,13 @@ def _models(view: View, width: int) -> list[str]:
     widths = layout(_MODEL, natural, width - len(GAP))
     lines = [
         GAP + GAP.join(
-            padded(fit(cell, size), size, right=column.right)
+            padded(fit(cell, size, more=more), size, right=column.right)
             for cell, column, size in zip(row, _MODEL, widths, strict=True) if size
         ).rstrip()
         for row in rows
     ]  # fmt: skip
-    more = len(view.models) - MODELS_SHOWN
-    return [*lines, *([f"{GAP}and {more} more models"] if more > 0 else [])]
+    others = len(view.models) - MODELS_SHOWN
+    return [*lines, *([f"{GAP}and {others} more models"] if others > 0 else [])]
 
 
 def _cells(one: ModelLine) -> list[str]:

@@ -16,7 +16,7 @@ from oxenbatch import advice
 from oxenbatch.cli.access import batch_argument, ledgers_of, short_name
 from oxenbatch.cli.oddities import oddities_of, oddity_lines
 from oxenbatch.cli.options import dollars, option, plural, screen_width
-from oxenbatch.cli.tables import Column, fit, table
+from oxenbatch.cli.tables import Column, fold, table
 from oxenbatch.cli.view import Tally, cap_of_run, span
 from oxenbatch.errors import MachineError, OxenbatchError, printable
 from oxenbatch.jobs import JobState
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from oxenbatch.cli.progress import Style
 
 RUN_TOLD: Final = ("id", "started_at", "ended_at", "exit_code", "sends", "pid", "host", "version", "command")
+FOLDED: Final = 6  # lines that a sentence may take on a narrow terminal
 REASONS_SHOWN: Final = 3
 STEPS_SHOWN: Final = 8
 
@@ -147,20 +148,25 @@ def _run_command(run: dict[str, Any] | None, source: str) -> str:
 def _one(one: dict[str, Any], width: int | None) -> Iterator[str]:
     now = time.time()
     begun = f"begun {one['created_on']}{_ago(one['created_at'], now)}"
-    yield _cut(f"{printable(one['folder'])}  ({printable(one['name'])}, {begun}, on {printable(one['hub'])})", width)
+    yield from _folded(
+        f"{printable(one['folder'])}  ({printable(one['name'])}, {begun}, on {printable(one['hub'])})", width
+    )
     for state, count in one["states"].items():
         if count:
             yield f"  {state:<12}{count:>9}"
     cost, committed = Decimal(one["cost"]), Decimal(one["committed"])
     money = f"  {'charged' if '://' in one['hub'] else 'would cost':<12} ${dollars(cost)}"
     money += f", ${dollars(committed)} with what is under way" if committed != cost else ""
-    yield money + (f"; at most ${dollars(Decimal(one['max_cost']))}" if one["max_cost"] is not None else "")
+    money += f"; at most ${dollars(Decimal(one['max_cost']))}" if one["max_cost"] is not None else ""
+    yield from _folded(money, width)
     if one["last_run"]:
-        yield _cut(f"  {'last run':<12} {run_words(one['last_run'], running=one['running'], now=now)}", width)
+        yield from _folded(f"  {'last run':<12} {run_words(one['last_run'], running=one['running'], now=now)}", width)
+    if one["failures"]:
+        yield ""
     yield from trouble_lines(advice.troubles(_reasons([one])), one["folder"], width)
     for line in oddity_lines(one["oddities"], one["folder"]):
-        yield _cut(f"  {line}", width)
-    yield from _next(one["next"], done=one["states"]["downloaded"] > 0)
+        yield from _folded(f"  {line}", width)
+    yield from _next(one["next"], width, done=one["states"]["downloaded"] > 0)
 
 
 def run_words(run: dict[str, Any], *, running: bool, now: float) -> str:
@@ -184,14 +190,14 @@ def _ago(at: float, now: float) -> str:
 def trouble_lines(troubles: list[advice.Trouble], folder: str, width: int | None) -> Iterator[str]:
     """Why samples are not on disk, by cause: how many, what it means, the words, what helps."""
     for trouble in troubles:
-        yield _cut(f"  {trouble.count} {_states(trouble)}: {trouble.meaning}; {trouble.remedy}", width)
+        yield from _folded(f"  {trouble.count} {_states(trouble)}: {trouble.meaning}; {trouble.remedy}", width)
         for reason in trouble.reasons[:REASONS_SHOWN]:
             words = printable(reason.error) if reason.error else "no reason given"
-            yield _cut(f"    {reason.count} × {words}", width)
+            yield from _folded(f"    {reason.count} × {words}", width)
             yield f"        oxenbatch show {shlex.quote(folder)} {shlex.quote(short_name(reason.example))}"
         more = trouble.reasons[REASONS_SHOWN:]
         if more:
-            yield f"    {sum(reason.count for reason in more)} × in {len(more)} other words"
+            yield from _folded(f"    {sum(reason.count for reason in more)} × in {len(more)} other words", width)
 
 
 def why_not_done(path: Path) -> Iterator[str]:
@@ -214,22 +220,26 @@ def _reasons(told: list[dict[str, Any]]) -> list[advice.Reason]:
     ]
 
 
-def _next(steps: list[dict[str, str]], *, done: bool) -> Iterator[str]:
+def _next(steps: list[dict[str, str]], width: int | None, *, done: bool) -> Iterator[str]:
     yield ""
     if not steps:
-        yield "nothing is left to do: every wanted file is on disk" if done else "nothing is left to do"
+        yield from _folded("nothing is left to do" + (": every wanted file is on disk" if done else ""), width)
         return
     yield "next:"
     for step in steps[:STEPS_SHOWN]:
-        yield f"  {step['why']}"
+        yield from _folded(f"  {step['why']}", width)
         if step["command"]:
             yield f"    {printable(step['command'], 1000)}"  # whole: it is there to be copied
     if len(steps) > STEPS_SHOWN:
-        yield f"  and {len(steps) - STEPS_SHOWN} more: `oxenbatch status` of a single batch tells them"
+        yield from _folded(f"  and {len(steps) - STEPS_SHOWN} more: `oxenbatch status` of a single batch tells", width)
 
 
-def _cut(text: str, width: int | None) -> str:
-    return text if width is None else fit(text, width)
+def _folded(text: str, width: int | None) -> list[str]:
+    """The text in lines that the terminal holds, each as far from the left as the first."""
+    if width is None:
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip()))
+    return [indent + line for line in fold(text.lstrip(), max(1, width - len(indent)), FOLDED)]
 
 
 _BATCHES: Final = (
@@ -260,10 +270,10 @@ def _several(told: list[dict[str, Any]], width: int | None) -> Iterator[str]:
         merged[key] = reason if known is None else advice.Reason(reason.state, reason.error,
                                                                  known.count + reason.count, known.example)  # fmt: skip
     for trouble in advice.troubles(merged.values()):
-        yield _cut(f"  {trouble.count} {_states(trouble)}: {trouble.meaning}; {trouble.remedy}", width)
+        yield from _folded(f"  {trouble.count} {_states(trouble)}: {trouble.meaning}; {trouble.remedy}", width)
         for reason in trouble.reasons[:REASONS_SHOWN]:
-            yield _cut(f"    {reason.count} × {printable(reason.error or 'no reason given')}", width)
-    yield from _next(_distinct(step for one in told for step in one["next"]), done=done > 0)
+            yield from _folded(f"    {reason.count} × {printable(reason.error or 'no reason given')}", width)
+    yield from _next(_distinct(step for one in told for step in one["next"]), width, done=done > 0)
 
 
 def _distinct(steps: Iterable[dict[str, str]]) -> list[dict[str, str]]:

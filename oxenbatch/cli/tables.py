@@ -46,6 +46,31 @@ def fit(text: str, width: int, *, more: str = "…") -> str:
     return set_cell_size(text, max(0, width - len(more))).rstrip() + more[:width]
 
 
+def fold(text: str, width: int, rows: int, *, more: str = "…") -> list[str]:
+    """The text in at most so many lines, broken between words; the last is cut where there is still more."""
+    lines: list[str] = []
+    rest = text
+    while width_of(rest) > width and len(lines) < rows - 1:
+        from rich.cells import set_cell_size  # noqa: PLC0415 - not for --help
+
+        head = set_cell_size(rest, width)
+        head = head[: head.rfind(" ") + 1] if " " in head.strip() else head.rstrip()
+        lines.append(head.rstrip())
+        rest = rest[len(head) :].lstrip()
+    return [*lines, fit(rest, width, more=more)]
+
+
+def packed(parts: Sequence[str], width: int) -> list[str]:
+    """The parts beside each other, in as few lines as hold them whole."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and width_of(lines[-1]) + len(GAP) + width_of(part) <= width:
+            lines[-1] += GAP + part
+        else:
+            lines.append(part)
+    return lines
+
+
 def padded(text: str, width: int, *, right: bool = False) -> str:
     """The text with spaces up to the width."""
     spaces = " " * (width - width_of(text))
@@ -72,6 +97,9 @@ def layout(columns: Sequence[Column], natural: Sequence[int], width: int | None)
         if over() > 0:
             widths[columns.index(leaving)] = 0
     trim([column.least for column in columns])
+    for index, size in enumerate(widths):  # what has left has made room again
+        if size:
+            widths[index] += min(natural[index] - size, max(0, -over()))
     return widths
 
 

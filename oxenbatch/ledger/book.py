@@ -80,16 +80,17 @@ class Ledger:
         address = "file:" + quote(str(path.absolute()))
         # A folder that cannot be written has no place for the log's index; nobody else writes there either.
         for mode in ("?mode=ro", "?mode=ro&immutable=1"):
-            connection = sqlite3.connect(address + mode, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error), contextlib.ExitStack() as unless_used:
+                connection = sqlite3.connect(address + mode, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+                unless_used.callback(connection.close)
                 ours = connection.execute("pragma application_id").fetchone()[0] == APPLICATION_ID
                 version = connection.execute("pragma user_version").fetchone()[0]
                 connection.execute("select 1 from batch").fetchone()
                 if ours and version == VERSION:
                     connection.execute("pragma trusted_schema = off")
                     connection.row_factory = sqlite3.Row
+                    unless_used.pop_all()
                     return cls(path, connection)
-            connection.close()
         return cls.open(path)  # it is older, newer, damaged or no ledger at all: `open` migrates it, or says which
 
     def _check_and_migrate(self, *, create: bool) -> None:
