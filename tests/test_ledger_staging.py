@@ -13,7 +13,7 @@ from ledgers import MODEL, NANOS, Book, check_all, new_id, row
 
 from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import JobState, Row, auto_seed, request_hash
-from oxenbatch.ledger import decisions, reads, results, sends, staging
+from oxenbatch.ledger import decisions, results, sends, staging
 from oxenbatch.names import collision_key
 from oxenbatch.wire import Outcome
 

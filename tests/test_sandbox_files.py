@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from io import BytesIO
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,6 +16,9 @@ from oxenbatch.media import inspect
 from oxenbatch.sandbox import Faults
 from oxenbatch.sandbox.clockwork import Generation
 from oxenbatch.sandbox.media import render, size_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROMPT = "A sunset timelapse over the ocean"
 

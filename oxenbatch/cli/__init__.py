@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
+    "report": "oxenbatch.cli.export:report",
     "export": "oxenbatch.cli.export:export",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }

@@ -29,7 +29,7 @@ import world
 from world import VIDEO, World, rows, scratch
 
 from oxenbatch.download import hash_of
-from oxenbatch.ledger import reads, results
+from oxenbatch.ledger import results
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.media import Damaged, inspect
 from oxenbatch.plan import Limits
