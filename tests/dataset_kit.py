@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ledgers import Book
 from PIL import Image
 
+from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.news import Kept, keep
 from oxenbatch.media import inspect
 from oxenbatch.media.blank import is_blank
@@ -78,3 +79,26 @@ class Made:
                     media.width, media.height, media.seconds, media.fps, media.audio,
                     is_blank(self.folder / name, media, len(content)))  # fmt: skip
         keep(self.book.ledger, fetch, kept, at=self.book.tick())
+
+
+_ID = "printf('%08x-0000-4000-8000-000000000000', i)"
+_CHANGED = {
+    "jobs": {"id": "i + 1000", "key": "'id:x' || i", "row_id": "'x' || i", "prompt": "'prompt ' || i",
+             "position": "i + 1000"},
+    "samples": {"id": "i + 1000", "job_id": "i + 1000", "generation_id": _ID, "name": "'x' || i",
+                "name_key": "'x' || i"},
+    "generations": {"generation_id": _ID, "sample_id": "i + 1000", "sha256": "printf('%064x', i)"},
+}  # fmt: skip
+
+
+def multiply(folder: Path, count: int) -> None:
+    """So many results more, as a run would have left them, all with the first one's file: no moves, no downloads."""
+    with Ledger.open(folder / "ledger.db") as ledger:
+        conn = ledger.conn
+        conn.execute("pragma foreign_keys = off")  # the two tables name each other, and are filled one after the other
+        with ledger.immediate():
+            numbers = f"with recursive n (i) as (values (1) union all select i + 1 from n limit {count})"
+            for table, changed in _CHANGED.items():
+                names = [row[1] for row in conn.execute(f"pragma table_info({table})")]
+                chosen = ", ".join(changed.get(name, f"t.{name}") for name in names)
+                conn.execute(f"insert into {table} {numbers} select {chosen} from n, (select * from {table} limit 1) t")

@@ -8,8 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +19,9 @@ from PIL import Image
 
 from oxenbatch.cli import cli
 from oxenbatch.errors import MachineError, UsageProblem
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def rows(count: int, **more: Any) -> list[Any]:

@@ -6,7 +6,6 @@ import json
 import struct
 import time
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 

@@ -1,16 +1,19 @@
-"""The command that hands the dataset on: `export`."""
+"""The commands that hand the results on: `export` to programs, `report` to people."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from oxenbatch.cli.access import ledgers_of
 from oxenbatch.cli.options import plural
 from oxenbatch.jobs import JobState
+
+if TYPE_CHECKING:
+    from oxenbatch.dataset.report import Embed
 
 FORMATS: Final = ("jsonl", "csv", "parquet", "webdataset", "captions", "folder")
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -94,3 +97,32 @@ def export(batches: tuple[str, ...], **options: Any) -> None:
     done = exporting.export(sources_of(ledgers, batches), to, wanted, terms)
     parts = ", ".join(f"{split} {count}" for split, count in done.splits.items()) if options["split_by"] else ""
     click.echo(f"{plural(done.rows, 'row')} in {options['output']}{f' ({parts})' if parts else ''}", err=True)
+
+
+@click.command(short_help="One HTML page: totals, failures, and a gallery of the results.")
+@click.argument("batches", nargs=-1, required=True, metavar="BATCH...")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The page.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=10_000, show_default=True,
+              help="So many results in the gallery; the figures count all.")  # fmt: skip
+@click.option("--embed", type=click.Choice(["auto", "none", "thumbnails", "files"]), default="auto", show_default=True,
+              help="What of the pictures is in the page itself; auto: thumbnails, of up to 1,000 results.")  # fmt: skip
+def report(batches: tuple[str, ...], output: str, *, limit: int, embed: str) -> None:
+    """Write one page that shows a batch, or several: totals, cost, the run over time, failures and every result.
+
+    BATCH is an output folder, a folder of dated ones, or a manifest. The page opens without a server and asks no other
+    host for anything. Its full-size pictures and videos are the batch's own files, linked relative to where the page
+    lies, so keep them together; or take them into the page with --embed files, to send it to somebody.
+
+    \b
+    Examples:
+      oxenbatch report out/ocean-loops -o out/ocean-loops/report.html
+      oxenbatch report out/nightly -o month.html
+      oxenbatch report out/ocean-loops -o mail-me.html --embed files --limit 50
+    """
+    from oxenbatch.dataset.report import write_report  # noqa: PLC0415 - not for --help
+    from oxenbatch.dataset.selection import sources_of  # noqa: PLC0415
+
+    ledgers = list(dict.fromkeys(path for name in batches for path in ledgers_of(name)))
+    done = write_report(sources_of(ledgers, batches), Path(output), limit=limit, embed=cast("Embed", embed))
+    shown = plural(done.results, "result") if done.results == done.total else f"{done.results} of {done.total} results"
+    click.echo(f"{shown} in {output} ({done.bytes / 1e6:.1f} MB)", err=True)

@@ -14,19 +14,27 @@ if TYPE_CHECKING:
 
     from oxenbatch.ledger.book import Ledger
 
-# `same_as`: the file of the first result with the same bytes; an index has the hashes, so only twins cost a look.
-RECORDS: Final = """
+# The first result of each set with the same bytes. The index has the hashes, so that a batch without twins costs one
+# walk through it; and a set of ten thousand is ordered once, not once for each of its members.
+TWINS: Final = """
+select sha256, file from (
+  select g.sha256, g.file, row_number() over (partition by g.sha256 order by j.position, j.id, s.number) as place
+  from generations g join samples s on s.id = g.sample_id join jobs j on j.id = s.job_id
+  where g.state = 'downloaded' and g.sha256 in (
+    select sha256 from generations where sha256 is not null and state = 'downloaded'
+    group by sha256 having count(*) > 1)
+) where place = 1
+"""
+RECORDS: Final = f"""
+with twins (sha256, file) as materialized ({TWINS})
 select s.state, s.error, g.file, j.prompt, j.model, j.parameters, j.written, j.metadata, s.seed, j.key, j.row_id,
        s.number, j.samples, g.generation_id, g.sha256, g.bytes, g.media_type, g.width, g.height, g.seconds, g.fps,
        g.audio, g.origin, g.blank, g.mismatches, g.cost, g.enqueued_at, g.started_at,
        coalesce(g.completed_at, g.downloaded_at) as created_at,
-       case when s.state = 'downloaded' and (select count(*) from (select 1 from generations
-         where sha256 = g.sha256 and state = 'downloaded' limit 2)) > 1 then (
-         select d.file from generations d join samples t on t.id = d.sample_id join jobs k on k.id = t.job_id
-         where d.sha256 = g.sha256 and d.state = 'downloaded' order by k.position, k.id, t.number limit 1
-       ) end as same_as
+       case when s.state = 'downloaded' then t.file end as same_as
 from samples s join jobs j on j.id = s.job_id left join generations g on g.generation_id = s.generation_id
-where s.state in ({states}) and (s.wanted = 1 or s.state = 'downloaded') and j.key not like 'set-aside:%'
+left join twins t on t.sha256 = g.sha256
+where s.state in ({{states}}) and (s.wanted = 1 or s.state = 'downloaded') and j.key not like 'set-aside:%'
 order by j.position, j.id, s.number
 """
 

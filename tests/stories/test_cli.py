@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import time
 import uuid
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
