@@ -244,6 +244,8 @@ class Conductor:
     def _give_back(self, shard: Shard, *, starved: bool) -> None:
         """The shard's lease holds no more money than it has committed; it is hungry where it could use more."""
         folder = self._folder_of(shard)
+        if not (folder / LEDGER).is_file():
+            return  # it could not begin, and neither can the others
         # While somebody works there all the same, dask's second start of it for instance, its money is not free.
         with contextlib.suppress(TryAgain), locked(folder, folder / LEDGER), Ledger.open(folder / LEDGER) as ledger:
             committed, cheapest = reads.committed_nanos(ledger), reads.cheapest_due(ledger)
