@@ -297,6 +297,19 @@ def test_a_younger_send_of_another_ledger_takes_what_is_left() -> None:
     assert settle([one], [], elsewhere=younger)[1].absent
 
 
+def test_a_row_that_may_be_another_machines_shards_is_left_to_a_person() -> None:
+    """Neither adopted nor bought again; and where there is no row at all, absence is proved as ever."""
+    one = replace(lost(1), absent_scans=1)
+    unseen = Elsewhere(unseen=frozenset({one.request_hash}))
+
+    assert ask([one], [made(7)], elsewhere=unseen, now=SETTLED - 1)[1] == Verdict(1)
+    verdict = ask([one], [made(7)], elsewhere=unseen)[1]
+    assert (verdict.ids, verdict.absent) == ((), False)
+    assert "another shard's" in verdict.undecidable
+    assert settle([lost(1)], [], elsewhere=unseen)[1].absent
+    assert ask([lost(2, {"prompt": "A dog"})], [made(7, {"prompt": "A dog"})], elsewhere=unseen)[2].ids == (uid(7),)
+
+
 # -- by token ---------------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from oxenbatch.errors import ConfigProblem, ManifestError, Problem, TryAgain, Us
 from oxenbatch.folder import LEDGER, locked
 from oxenbatch.handover import refuse_mixture, shards_in
 from oxenbatch.jobs import JobState
-from oxenbatch.ledger import reads
+from oxenbatch.ledger import reads, runs
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.merge import merge_locked
 from oxenbatch.runner import Summary
@@ -97,7 +97,7 @@ def run(address: str, request: Request, say: Callable[[str], None]) -> tuple[Pla
             {128 + conductor.stopped} if conductor.stopped else set()
         )
         _raise_problems(outcomes)
-        return _merged(folder, outcomes, gravest(codes))
+        return _merged(folder, outcomes, gravest(codes), sum(conductor.sends_before.values()))
 
 
 def _raise_problems(outcomes: list[Outcome]) -> None:
@@ -107,10 +107,9 @@ def _raise_problems(outcomes: list[Outcome]) -> None:
             raise ManifestError([Problem(words) for words in outcome.problems])
 
 
-def _merged(folder: Path, outcomes: list[Outcome], code: int) -> tuple[Plan, Summary]:
+def _merged(folder: Path, outcomes: list[Outcome], code: int, sends_before: int) -> tuple[Plan, Summary]:
     """One view of all shards, and how the run ended."""
     reasons = list(dict.fromkeys(words for outcome in outcomes for words in outcome.reasons))
-    sends = sum(outcome.sends for outcome in outcomes)
     whole = folder / LEDGER
     try:
         if ledgers := [folder / FOLDER / shard.folder / LEDGER for shard in shards_in(folder)]:
@@ -120,10 +119,11 @@ def _merged(folder: Path, outcomes: list[Outcome], code: int) -> tuple[Plan, Sum
         code = gravest({code, busy.exit_code})
     if not whole.is_file():
         nothing = dict.fromkeys(JobState, 0)
-        return Plan(folder, whole, None, {}), Summary(code, nothing, Decimal(0), Decimal(0), sends, reasons)
+        return Plan(folder, whole, None, {}), Summary(code, nothing, Decimal(0), Decimal(0), 0, reasons)
     with Ledger.open(whole) as ledger:
         counts, batch = reads.counts(ledger), reads.batch(ledger)
         committed = batch.committed if batch else Decimal(0)
+        sends = max(0, runs.all_sends(ledger) - sends_before)
         summary = Summary(code, counts, reads.charged(ledger), committed, sends, reasons)
     return Plan(folder, whole, None, {str(state): count for state, count in counts.items()}), summary
 

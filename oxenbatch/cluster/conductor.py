@@ -68,7 +68,8 @@ class Conductor:
         self._hungry: dict[Shard, purse.Hungry] = {}
         self._deaths: dict[Shard, int] = {}
         """The newest event of each shard when dask last gave it up."""
-        self._sends_before: dict[Shard, int] = {}
+        self.sends_before: dict[Shard, int] = {}
+        """POSTs of each shard before this run."""
         self._outcomes: dict[Shard, Outcome] = {}
         self._counts: dict[int, dict[str, int]] = {}
         self._asked: dict[str, float] = {}
@@ -134,14 +135,14 @@ class Conductor:
     def _look_at(self, shard: Shard) -> int:
         """What the shard has committed, in nanodollars; call with its lock held."""
         path = self._folder_of(shard) / LEDGER
-        self._sends_before[shard] = 0
+        self.sends_before[shard] = 0
         if not path.is_file() or not path.stat().st_size:
             return 0
         with Ledger.open(path) as ledger:
             if self._retry_failed:
                 failed = decisions.choose(ledger, [JobState.FAILED])
                 decisions.retry(ledger, failed, attempts=self._job.limits.attempts, at=time.time())
-            self._sends_before[shard] = runs.all_sends(ledger)
+            self.sends_before[shard] = runs.all_sends(ledger)
             self._counts[shard.number] = {str(state): n for state, n in reads.counts(ledger).items()}
             return reads.committed_nanos(ledger) if reads.batch(ledger) else 0
 
@@ -164,7 +165,7 @@ class Conductor:
         limits = self._job.limits
         if limits.deadline_s is not None:
             limits = replace(limits, deadline_s=max(0.0, limits.deadline_s - (time.monotonic() - self._began)))
-        job = replace(self._job, shard=shard, epoch=lease.epoch, limits=limits, sends_before=self._sends_before[shard])
+        job = replace(self._job, shard=shard, epoch=lease.epoch, limits=limits, sends_before=self.sends_before[shard])
         key = f"oxenbatch-{shard}-{lease.epoch}-{secrets.token_hex(4)}"
         self._out[self._client.submit(run_shard, job, pure=False, key=key)] = shard
 
@@ -243,6 +244,8 @@ class Conductor:
     def _give_back(self, shard: Shard, *, starved: bool) -> None:
         """The shard's lease holds no more money than it has committed; it is hungry where it could use more."""
         folder = self._folder_of(shard)
+        if not (folder / LEDGER).is_file():
+            return  # it could not begin, and neither can the others
         # While somebody works there all the same, dask's second start of it for instance, its money is not free.
         with contextlib.suppress(TryAgain), locked(folder, folder / LEDGER), Ledger.open(folder / LEDGER) as ledger:
             committed, cheapest = reads.committed_nanos(ledger), reads.cheapest_due(ledger)

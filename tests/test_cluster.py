@@ -1,0 +1,197 @@
+"""Leases, money and what a worker is told: who may work on a shard, and that no key travels."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pickle
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oxenbatch import __version__
+from oxenbatch.cluster import leases, purse
+from oxenbatch.cluster.leases import Lease
+from oxenbatch.cluster.worker import Job, run_shard
+from oxenbatch.errors import MachineError
+from oxenbatch.folder import LEDGER, locked
+from oxenbatch.manifest import Overrides, load_manifest
+from oxenbatch.plan import Limits
+from oxenbatch.sandbox import Sandbox
+from oxenbatch.shards import FOLDER, Shard, all_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE = "black-forest-labs-flux-2-klein-4b"
+KEY = "the-workers-own-key-3141"
+
+
+# -- money --------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**12), st.lists(st.integers(0, 10**11), min_size=1, max_size=20))
+def test_first_grants_cover_what_was_committed_and_share_the_rest_to_the_last_nanodollar(
+    whole: int, spent: list[int]
+) -> None:
+    committed = dict(zip(all_of(len(spent)), spent, strict=True))
+    grants = purse.first_grants(whole, committed)
+    assert all(grants[shard] >= amount for shard, amount in committed.items())
+    assert sum(grants.values()) == max(whole, sum(spent))
+
+
+@given(
+    whole=st.integers(0, 10**6),
+    others=st.integers(0, 10**6),
+    hungry=st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 10**5)), max_size=8),
+)
+def test_what_is_given_on_never_exceeds_what_is_left_and_is_enough_for_a_sample(
+    whole: int, others: int, hungry: list[tuple[int, int]]
+) -> None:
+    asking = [purse.Hungry(Shard(n + 1, 8), spent, cheapest) for n, (spent, cheapest) in enumerate(hungry)]
+    taken = others + sum(one.committed for one in asking)
+    grants = purse.more(whole, taken, asking)
+    more = {one.shard: grants[one.shard] - one.committed for one in asking if one.shard in grants}
+    assert sum(more.values()) <= max(0, whole - taken)
+    assert all(more[one.shard] >= one.cheapest for one in asking if one.shard in more)
+    affordable = [one for one in asking if one.cheapest <= whole - taken]
+    assert bool(grants) == bool(affordable and whole > taken)
+
+
+# -- leases -------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert leases.read(tmp_path) is None
+    for lease in (Lease(1, None), Lease(2, Decimal("0.000000001"), "host, process 7"), Lease(3, Decimal(1000000))):
+        leases.write(tmp_path, lease)
+        assert leases.read(tmp_path) == lease
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"epoch": 1}', '{"epoch": 1, "max_cost": "much", "holder": ""}'])
+def test_a_lease_that_cannot_be_read_is_the_machines_fault(tmp_path: Path, text: str) -> None:
+    (tmp_path / leases.NAME).write_text(text)
+    with pytest.raises(MachineError, match="cannot be read"):
+        leases.read(tmp_path)
+
+
+# -- one shard on a worker ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Sandbox]:
+    with Sandbox(speed=200, key=KEY) as served:
+        yield served
+
+
+@pytest.fixture
+def job(tmp_path: Path, hub: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Shard 1 of 1 of three pictures, leased with epoch 1."""
+    monkeypatch.setenv("OXEN_API_KEY", KEY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "m.txt").write_text("a\nb\nc\n")
+    overrides = Overrides(model=IMAGE)
+    date = dt.date(2026, 11, 24)
+    shard = Shard(1, 1)
+    folder = tmp_path / "out" / FOLDER / shard.folder
+    folder.mkdir(parents=True)
+    leases.write(folder, Lease(1, None))
+    fingerprint = load_manifest(tmp_path / "m.txt", overrides=overrides).fingerprint(date)
+    return Job(__version__, str(tmp_path / "m.txt"), overrides, fingerprint, str(tmp_path / "out"), date, shard, 1,
+               hub.url, Limits())  # fmt: skip
+
+
+def folder_of(job: Job) -> Path:
+    return Path(job.folder) / FOLDER / job.shard.folder
+
+
+def made(hub: Sandbox) -> int:
+    return int(hub.record()["generations"])
+
+
+def test_a_shard_runs_with_its_lease_and_says_what_became_of_it(job: Job, hub: Sandbox) -> None:
+    before = made(hub)
+    outcome = run_shard(job)
+    assert (outcome.exit_code, outcome.counts["downloaded"], outcome.sends) == (0, 3, 3)
+    assert "process" in (leases.read(folder_of(job)) or Lease(0, None)).holder
+    assert run_shard(job).sends == 0, "dask may well run it once more"
+    assert made(hub) == before + 3
+
+
+def test_whoever_was_sent_before_the_lease_was_given_anew_steps_back(job: Job, hub: Sandbox) -> None:
+    leases.write(folder_of(job), Lease(2, None))
+    before = made(hub)
+    outcome = run_shard(job)
+    assert "was leased anew (epoch 2, this one was sent with 1)" in outcome.stepped_back
+    assert outcome.exit_code == 75
+    assert made(hub) == before
+    assert not (folder_of(job) / LEDGER).exists()
+
+
+def test_of_two_starts_the_second_finds_the_lock_and_steps_back(job: Job, hub: Sandbox) -> None:
+    before = made(hub)
+    with locked(folder_of(job), folder_of(job) / LEDGER):
+        assert "another run works on" in run_shard(job).stepped_back
+    assert made(hub) == before
+    assert run_shard(job).exit_code == 0
+
+
+def test_the_leases_money_is_the_shards_limit(job: Job, hub: Sandbox) -> None:
+    leases.write(folder_of(job), Lease(1, Decimal("0.03")))
+    before = made(hub)
+    outcome = run_shard(replace(job, limits=Limits(max_cost=Decimal(100))))
+    assert outcome.starved
+    assert (outcome.exit_code, made(hub) - before) == (5, 2)
+
+
+def test_limited_sends_are_counted_over_all_lives_of_one_run(job: Job, hub: Sandbox) -> None:
+    limited = replace(job, limits=Limits(limit_sends=2))
+    before = made(hub)
+    assert [run_shard(limited).exit_code for _ in range(2)] == [5, 5]
+    assert made(hub) == before + 2
+    assert run_shard(replace(limited, sends_before=2)).exit_code == 0
+
+
+def bad_jobs(job: Job) -> dict[str, Any]:
+    return {
+        "a worker has oxenbatch": replace(job, version="0.0.9"),
+        "on a folder that all workers share": replace(job, folder=f"{job.folder}-not-mounted"),
+        "is not the file that was meant": replace(job, fingerprint="m1:other"),
+        "does not exist": replace(job, manifest=f"{job.manifest}-not-mounted.txt"),
+    }
+
+
+@pytest.mark.parametrize("words", ["a worker has oxenbatch", "on a folder that all workers share",
+                                   "is not the file that was meant", "does not exist"])  # fmt: skip
+def test_a_worker_that_sees_something_else_says_so_and_sends_nothing(words: str, job: Job, hub: Sandbox) -> None:
+    before = made(hub)
+    outcome = run_shard(bad_jobs(job)[words])
+    assert words in " ".join(outcome.reasons)
+    assert outcome.exit_code in (2, 74, 78)
+    assert made(hub) == before
+
+
+def test_a_worker_without_a_key_says_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OXEN_API_KEY")
+    outcome = run_shard(job)
+    assert outcome.exit_code == 77
+    assert "no key for" in outcome.reasons[0]
+
+
+def test_what_travels_holds_no_key(job: Job) -> None:
+    there = pickle.dumps(job)
+    back = pickle.dumps(run_shard(job))
+    assert KEY.encode() not in there + back
+
+
+def test_a_manifest_that_is_wrong_comes_back_as_its_problems(job: Job) -> None:
+    Path(job.manifest).write_text("a\n")
+    overrides = Overrides(model="no-such-model-at-all")
+    fingerprint = load_manifest(job.manifest, overrides=overrides).fingerprint(job.date)
+    outcome = run_shard(replace(job, overrides=overrides, fingerprint=fingerprint))
+    assert outcome.exit_code == 65
+    assert "is not in the hub's catalogue" in outcome.problems[0]
