@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
+    "publish": "oxenbatch.cli.publish:publish",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted
