@@ -171,7 +171,10 @@ def _as_ours(name: str) -> Iterator[None]:
         raise ours from error
 
 
-def _ours(error: Exception, name: str) -> OxenbatchError | None:
+_CLIENTS: Final = frozenset(["httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"])
+
+
+def _ours(error: BaseException, name: str) -> OxenbatchError | None:
     import huggingface_hub.errors as theirs  # noqa: PLC0415 - only here
 
     said = printable(" ".join(str(error).split()), 300)
@@ -184,12 +187,13 @@ def _ours(error: Exception, name: str) -> OxenbatchError | None:
         )
     if isinstance(error, theirs.LocalTokenNotFoundError) or status in (401, 403):
         return KeyRefused(f"Hugging Face does not let you write to {name}: set HF_TOKEN, or `hf auth login` ({said})")
-    if isinstance(error, theirs.OfflineModeIsEnabled) or type(error).__module__.split(".")[0] in (
-        "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3",
-    ):  # fmt: skip
-        return HubUnreachable(f"Hugging Face cannot be reached ({type(error).__name__}: {said})")
     if isinstance(error, theirs.HfHubHTTPError):
         return HubUnreachable(f"Hugging Face answered {status} ({said})")
-    if isinstance(error, OSError):
-        return MachineError(said)
-    return None
+    client = type(error).__module__.split(".")[0] in _CLIENTS
+    # What uploads large files is a library of its own, whose errors are the built-in ones.
+    network = isinstance(error, ConnectionError | TimeoutError) or said.startswith("Network error")
+    if client or network or isinstance(error, theirs.OfflineModeIsEnabled):
+        return HubUnreachable(f"Hugging Face cannot be reached ({type(error).__name__}: {said})")
+    if error.__cause__ is not None:
+        return _ours(error.__cause__, name)
+    return MachineError(said) if isinstance(error, OSError) else None
