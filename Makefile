@@ -7,12 +7,13 @@ TESTED := $(VENV)/.ready-to-test
 # Extras with a lock of their own: too large for everybody's environment.
 EXTRAS = $(shell $(PYTHON) -c 'import tomllib; print(*(f"--extra {x}" for x in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"] if x not in ("dask", "oxen")))' 2>/dev/null)
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate --python-version 3.11 pyproject.toml
+OXEN   := .venv-oxen
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint types test demo chaos bench docs clean lock
+.PHONY: help setup check lint types test test-oxen demo chaos bench docs clean lock
 
 help: ## what can be made here
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("oxenbatch needs Python 3.11 or newer; this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -43,6 +44,14 @@ $(TESTED): $(READY) requirements-dask.lock
 test: $(TESTED) ## the tests
 	@$(BIN)/python -m pytest -n 2
 
+$(OXEN)/.ready: $(READY) requirements-oxen.lock
+	@test -x $(OXEN)/bin/python || $(PYTHON) -m venv --without-pip $(OXEN)
+	@$(BIN)/uv pip sync --quiet --python $(OXEN)/bin/python --require-hashes requirements-oxen.lock
+	@touch $@
+
+test-oxen: $(OXEN)/.ready ## the tests that need oxenai, in an environment of their own (600 MB)
+	@PYTHONPATH=. $(OXEN)/bin/python -m pytest tests_oxen -o addopts=
+
 docs: $(READY) ## fail where a page and the program disagree
 	@$(BIN)/python docs/generate.py --check
 
@@ -59,6 +68,7 @@ lock: ## choose versions anew and write requirements.lock
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv)
 	@$(COMPILE) --upgrade $(EXTRAS) --group dev --output-file requirements.lock
 	@$(COMPILE) --upgrade --extra dask --constraints requirements.lock --output-file requirements-dask.lock
+	@$(COMPILE) --upgrade --extra oxen --extra sandbox --constraints requirements.lock --output-file requirements-oxen.lock
 
 clean: ## remove everything that can be made again
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out
+	@rm -rf $(VENV) $(OXEN) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build out

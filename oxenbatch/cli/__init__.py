@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
+    "publish": "oxenbatch.cli.publish:publish",
     "report": "oxenbatch.cli.export:report",
     "merge": "oxenbatch.cli.merge:merge",
     "export": "oxenbatch.cli.export:export",
