@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oxenbatch.cli.access import MANIFESTS, ledgers_of
-from oxenbatch.cli.options import option, plural
+from oxenbatch.cli.access import ledgers_of
+from oxenbatch.cli.options import MANIFESTS, option, plural
 from oxenbatch.errors import UsageProblem, printable
 
 if TYPE_CHECKING:
