@@ -139,20 +139,21 @@ class Watching:
         limited = desk.limits.max_cost is not None or (desk.account is not None and desk.account.is_limited)
         if not limited or desk.clock.monotonic() < self._charges_at:
             return
-        unknown = 1
+        told = False
         with contextlib.suppress(HubTrouble):  # the estimates stand until it is asked again
-            unknown = await self.learn_charges()
-        self._charges_every = min(CHARGES_MAX_S, 2 * self._charges_every) if unknown else CHARGES_EVERY_S
+            told = await self.learn_charges()
+        self._charges_every = CHARGES_EVERY_S if told else min(CHARGES_MAX_S, 2 * self._charges_every)
         self._charges_at = desk.clock.monotonic() + self._charges_every
 
-    async def learn_charges(self) -> int:
-        """What the hub charged takes the estimates' place, as far as it says so; how many it does not say."""
+    async def learn_charges(self) -> bool:
+        """What the hub charged takes the estimates' place, as far as it says so; False where it was asked in vain."""
         desk = self.desk
-        skipped = 0
+        skipped = learnt = 0
         while pairs := await desk.clerk.do(news.uncharged, CHARGES_AT_ONCE, skipped):
             oldest = min(at for _, at in pairs) - reconcile.SLACK_S
             rows = await desk.hub.history_since(oldest, {i for i, _ in pairs})
             charged = [row for row in rows if row.cost is not None]
             await desk.clerk.do(news.apply, charged, at=desk.hub.time.now())
             skipped += len(pairs) - len(charged)  # the hub has not charged these yet: the next run asks again
-        return skipped
+            learnt += len(charged)
+        return learnt > 0 or not skipped
