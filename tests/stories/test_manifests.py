@@ -131,6 +131,7 @@ def test_a_night_cut_off_before_midnight_is_finished_after_it_and_bought_once(de
     assert json.loads(desk.call("check", "night.yaml", "--json").stdout)["manifests"][0]["output"].endswith(before)
 
     desk.env["TZ"] = AFTER_MIDNIGHT
+    assert f"a run finishes out/night/{before} first" in desk.call("check", "night.yaml").stderr
     done = desk.call("run", "night.yaml", "--settle", "2s")
     assert f"first, out/night/{before} is finished" in done.stderr
     assert desk.made() == 24
