@@ -79,7 +79,7 @@ def test_a_plain_scalar_is_what_yaml_1_2_says(
     as_prompt, as_entry = rows(tmp_path, f"- {{prompt: {written}}}\n- {written}\n")
     assert (as_prompt.prompt, as_entry.prompt) == (prompt, prompt)
     if value is REFUSED:
-        assert "m.yaml:1:16: row 1: " in problems(tmp_path, f"- {{prompt: a, x: {written}}}\n")
+        assert "m.yaml:1:18: row 1: " in problems(tmp_path, f"- {{prompt: a, x: {written}}}\n")
         return
     (row,) = rows(tmp_path, f"- {{prompt: a, x: {written}}}\n")
     assert row.parameters.get("x") == value
