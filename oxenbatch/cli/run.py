@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oxenbatch.cli.access import ledgers_of
+from oxenbatch.cli.access import ledgers_of, origin_named
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.options import Dollars, Duration, date_of, dollars, manifest_options, option, overrides_of, plural
 from oxenbatch.cli.progress import Progress
@@ -144,10 +144,9 @@ class RunCommand:
         from oxenbatch.access import Access  # noqa: PLC0415 - not for --help
 
         if not self.options["sandbox"]:
-            from oxenbatch.addresses import origin_of  # noqa: PLC0415
             from oxenbatch.settings import find_key  # noqa: PLC0415
 
-            url = origin_of(self.options["hub"])
+            url = origin_named(self.options["hub"])
             offline = self.options["offline"]
             yield Access(url, None if offline else find_key(self.options["hub"]), offline=offline)
             return
