@@ -191,7 +191,7 @@ def test_a_kept_copy_checks_a_manifest_when_the_hub_is_gone(tmp_path: Path) -> N
         done = desk.call("check", "bad.yaml", *flags, code=65)
         assert "expected one of 5, 10" in done.stderr
     desk.write("good.txt", "x\n")
-    assert "copy of" in desk.call("check", "good.txt", "--model", IMAGE, "--refresh").stderr
+    assert "copy that was fetched" in desk.call("check", "good.txt", "--model", IMAGE, "--refresh").stderr
 
 
 def test_models_are_found_by_words_and_by_medium(desk: Desk) -> None:
