@@ -113,6 +113,8 @@ class RunCommand:
         )
         self.summaries: list[tuple[Plan, Summary]] = []
         self.problems: list[Problem] = []
+        self.would: list[dict[str, Any]] = []
+        """What a dry run would send, a batch each."""
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -251,7 +253,13 @@ class RunCommand:
     def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
         would = batch.rehearse()
         self._refuse_unlocked(manifest, would)
-        click.echo(f"would send {_in_words(would)}")
+        if self.options["as_json"]:
+            self.would.append(
+                {"folder": str(batch.folder), "generations": would.samples, "cost": dollars(would.cost),
+                 "unpriced": would.unpriced, "models": would.models}
+            )  # fmt: skip
+        else:
+            click.echo(f"would send {_in_words(would)}")
         return 0
 
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
@@ -317,7 +325,8 @@ class RunCommand:
         if self.options["as_json"]:
             batches = [_as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
-            click.echo(json.dumps({"exit_code": code, "batches": batches, "problems": problems}))
+            said = {"exit_code": code, "batches": batches, "problems": problems}
+            click.echo(json.dumps(said | ({"would_send": self.would} if self.options["dry_run"] else {})))
         if (self.quiet and code == 0) or self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]
