@@ -172,9 +172,7 @@ def test_noise_ends_with_0_or_65_and_nothing_else(home: Path) -> None:
         codes[done.exit_code] += 1
         said = json.loads(done.stdout)
         assert bool(said["problems"]) is (done.exit_code == 65)
-        ends = data.count(b"\n") + data.count(
-            b"\r"
-        )  # to YAML each of them is one; and its parser looks behind the last
+        ends = data.count(b"\n") + data.count(b"\r")  # to YAML both are; its parser looks behind the last
         for problem in said["problems"]:
             assert 1 <= (problem["line"] or 1) <= ends + 2, (number, problem, data)
             assert 1 <= (problem["column"] or 1) <= len(data) + 1, (number, problem, data)

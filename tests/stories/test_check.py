@@ -357,10 +357,10 @@ def test_a_request_that_was_bought_before_is_not_bought_again(desk: Desk) -> Non
     assert desk.made() == 4
     desk.write("new.yaml", f"model: {IMAGE}\nprompts: [{{id: y, prompt: a, seed: 1}}, {{prompt: a, seed: 2}},"
                " {id: z, prompt: b, samples: 3}, c, c]\n")  # fmt: skip
-    assert (
-        "would send 3 generations, for about $0.042"
-        in desk.call("run", "new.yaml", "--reuse", "out/old", "--dry-run").stdout
-    )
+    dry = ["run", "new.yaml", "--reuse", "out/old", "--dry-run"]
+    assert desk.call(*dry).stdout == "would send 3 generations, for about $0.042\n"
+    said = json.loads(desk.call(*dry, "--json").stdout)
+    assert [(one["generations"], one["cost"], one["models"]) for one in said["would_send"]] == [(3, "0.042", [IMAGE])]
     done = desk.call("run", "new.yaml", "--reuse", "old.yaml")
     assert "4 files are taken from older batches" in done.stderr
     assert desk.made() == 7
