@@ -199,11 +199,28 @@ def wrong(shell: Shell) -> None:
     rows = 'id,prompt,duration,aspect_ratio\nreef,A reef,5,16:9\nreef,A reef at night,six,16:9\nshore,,5,"wide"\n'
     (shell.folder / "wrong.csv").write_text(rows)
     shell.run("cat wrong.csv")
-    shell.run("oxenbatch run wrong.csv --sandbox --model kling-video-v2-6-pro-text-to-video")
+    shell.run("oxenbatch check wrong.csv --sandbox --model kling-video-v2-6-pro-text-to-video")
 
 
-def dry(shell: Shell) -> None:
-    shell.run("oxenbatch run manifests/ocean-loops.yaml --sandbox --dry-run")
+def checked(shell: Shell) -> None:
+    shell.run("oxenbatch check manifests/ocean-loops.yaml --sandbox")
+
+
+def planned(shell: Shell) -> None:
+    manifest = shell.folder / "scenes.yaml"
+    head = "model: black-forest-labs-flux-2-klein-4b\nprompts:\n"
+    rows = {name: f"A {name} in the rain" for name in ("mill", "weir", "lock", "quay")}
+    manifest.write_text(head + "".join(f"- {{id: {name}, prompt: {prompt}}}\n" for name, prompt in rows.items()))
+    shell.start("oxenbatch run scenes.yaml --sandbox").communicate(timeout=PATIENCE_S)
+    rows = rows | {"weir": "A weir in the snow", "pier": "A pier in the rain"}
+    del rows["quay"]
+    manifest.write_text(head + "".join(f"- {{id: {name}, prompt: {prompt}}}\n" for name, prompt in rows.items()))
+    shell.run("oxenbatch check scenes.yaml --sandbox")
+
+
+def one_model(shell: Shell) -> None:
+    shell.run("oxenbatch models flux --sandbox")
+    shell.run("oxenbatch model nano-banana-2 --sandbox")
 
 
 def reading(shell: Shell) -> None:
@@ -309,7 +326,7 @@ def expansion() -> str:
     )  # fmt: skip
 
 
-STORIES = (demo, killed, wrong, dry, reading, lost_answers, busy_hub, bad_files)
+STORIES = (demo, killed, wrong, checked, planned, one_model, reading, lost_answers, busy_hub, bad_files)
 TABLES = (commands, diagram, states, events, fault_kinds, expansion)
 BLOCKS: dict[str, Callable[[], str]] = {
     story.__name__.replace("_", "-"): cache(in_a_shell(story)) for story in STORIES

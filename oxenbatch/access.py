@@ -80,7 +80,7 @@ def read_catalog(
         payload = asyncio.run(fetch())
     except HubTrouble as trouble:
         instead = kept_catalog(access)
-        words = f"the copy of {age_in_words(instead)} is used" if instead else UNCHECKED
+        words = f"the copy that was fetched {age_in_words(instead)} is used" if instead else UNCHECKED
         say(f"the hub's catalogue cannot be had ({trouble}); {words}")
         return instead
     catalog = Catalog.from_answer(payload)

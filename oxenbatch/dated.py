@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from oxenbatch.errors import OxenbatchError
+from oxenbatch.folder import LEDGER
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
 
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from oxenbatch.manifest import Manifest
 
 
+def _its_own(folder: Path) -> Iterable[Path]:
+    return [folder / LEDGER]
+
+
 def unfinished_dated(
-    manifest: Manifest, today: dt.date, ledgers_in: Callable[[Path], Iterable[Path]]
+    manifest: Manifest, today: dt.date, ledgers_in: Callable[[Path], Iterable[Path]] = _its_own
 ) -> tuple[Path, dt.date] | None:
     """The newest dated batch of this manifest, before today's, that has work left; None where there is none.
 

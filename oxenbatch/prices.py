@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _AUDIO: Final = ("generate_audio", "audio", "with_audio", "enable_audio", "sound")
 _SECONDS: Final = ("duration", "seconds")
+DECIDING: Final = (
+    "quality", "resolution", "image_size", "size", *_AUDIO, *_SECONDS, "multi_prompt", "num_images", "n",
+)  # fmt: skip
+"""The parameters that a price can hang on: rows that agree in these cost the same."""
 
 
 def estimate(

@@ -107,13 +107,13 @@ def test_what_the_program_takes_the_schema_takes(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "full_only"),
     [
-        ("promts: [a]\nmodel: nano-banana-2\n", False),
+        ("prompt_list: [a]\nmodel: nano-banana-2\n", False),
         ("model: nano-banana-2\nduration: 5\nprompts: [a]\n", False),
         ("model: nano-banana-2\nconcurrency: 0\nprompts: [a]\n", False),
         ("model: nano-banana-2\nconcurrency: many\nprompts: [a]\n", False),
         ("model: nano-banana-2\nmax_cost: -1\nprompts: [a]\n", False),
         ("model: nano-banana-2\nmax_cost: lots\nprompts: [a]\n", False),
-        ("model: nano-banana-2\nmodels: {nano-banana-2: {concurency: 4}}\nprompts: [a]\n", False),
+        ("model: nano-banana-2\nmodels: {nano-banana-2: {concurrencies: 4}}\nprompts: [a]\n", False),
         ("model: nano-banana-2\ntarget: {repos: x}\nprompts: [a]\n", False),
         ("model: nano-banana-2\nname: a/b\nprompts: [a]\n", False),
         ("model: nano-banana-2\nprompts: a\n", False),

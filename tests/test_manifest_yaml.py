@@ -39,21 +39,56 @@ def problems(tmp_path: Path, text: str | bytes, name: str = "m.yaml", **flags: A
     return "\n".join(str(one) for one in found if isinstance(one, Problem))
 
 
-@pytest.mark.parametrize(
-    ("written", "value"),
-    [
-        ("16:9", "16:9"), ("no", "no"), ("on", "on"), ("yes", "yes"), ("2026-11-22", "2026-11-22"), ("1_000", "1_000"),
-        ("0123", 123), ("0o17", 15), ("0x1F", 31), ("-7", -7), ("1.50", 1.5), ("1e3", 1000.0), ("true", True),
-        ("FALSE", False), ("190:20:30", "190:20:30"), ("'5'", "5"), ('"true"', "true"), ("!!str 5", "5"), ("=", "="),
-        ("0b11", "0b11"), ("18446744073709551615", 2**64 - 1), ("[1, no, {a: 16:9}]", [1, "no", {"a": "16:9"}]),
-    ],
-)  # fmt: skip
-def test_a_plain_scalar_is_what_yaml_1_2_says(tmp_path: Path, written: str, value: object) -> None:
-    (row,) = rows(
-        tmp_path, f"- {{prompt: a, x: {written}}}\n" if "{" not in written else f"- prompt: a\n  x: {written}\n"
-    )
-    assert row.parameters["x"] == value
-    assert type(row.parameters["x"]) is type(value)
+REFUSED = object()
+YAML_1_2 = [
+    # written, what a parameter becomes, what a prompt becomes, why: YAML 1.1, as most parsers speak it, says otherwise
+    ("16:9", "16:9", "16:9", "a text; 1.1 reads base sixty, 969"),
+    ("1:1", "1:1", "1:1", "a text; 1.1 reads 61"),
+    ("12:30:00", "12:30:00", "12:30:00", "a text; 1.1 reads 45000"),
+    ("no", "no", "no", "a text; 1.1 reads false"),
+    ("on", "on", "on", "a text; 1.1 reads true"),
+    ("yes", "yes", "yes", "a text; 1.1 reads true"),
+    ("0123", 123, "0123", "the core schema's decimal; 1.1 reads octal, 83. As a prompt it is its own characters"),
+    ("1_000", "1_000", "1_000", "a text: digits alone are a number; 1.1 reads 1000"),
+    ("1e3", 1000.0, "1e3", "a number without a point too; 1.1 reads a text"),
+    ("2026-11-22", "2026-11-22", "2026-11-22", "a text: the core schema knows no dates"),
+    ("~", None, "~", "nothing: the parameter is not sent. As a prompt it is its own character"),
+    ("null", None, "null", "nothing, likewise"),
+    (".nan", REFUSED, ".nan", "a number that JSON cannot hold"),
+    (".inf", REFUSED, ".inf", "likewise"),
+    ("0o17", 15, "0o17", "the core schema's octal"),
+    ("0x1F", 31, "0x1F", "hexadecimal"),
+    ("0b11", "0b11", "0b11", "a text: the core schema has no binary; 1.1 reads 3"),
+    ("-7", -7, "-7", "a number"),
+    ("1.50", 1.5, "1.50", "a number"),
+    ("true", True, "true", "the only words for it are true, True and TRUE"),
+    ("FALSE", False, "FALSE", "likewise"),
+    ("190:20:30", "190:20:30", "190:20:30", "a text; 1.1 reads base sixty"),
+    ("'5'", "5", "5", "quoted is text"),
+    ('"true"', "true", "true", "quoted is text"),
+    ("=", "=", "=", "a text; 1.1 has a type for it"),
+    ("18446744073709551615", 2**64 - 1, "18446744073709551615", "seeds have 64 bits"),
+]
+
+
+@pytest.mark.parametrize(("written", "value", "prompt", "why"), YAML_1_2)
+def test_a_plain_scalar_is_what_yaml_1_2_says(
+    tmp_path: Path, written: str, value: object, prompt: str, why: str
+) -> None:
+    assert why
+    as_prompt, as_entry = rows(tmp_path, f"- {{prompt: {written}}}\n- {written}\n")
+    assert (as_prompt.prompt, as_entry.prompt) == (prompt, prompt)
+    if value is REFUSED:
+        assert "m.yaml:1:18: row 1: " in problems(tmp_path, f"- {{prompt: a, x: {written}}}\n")
+        return
+    (row,) = rows(tmp_path, f"- {{prompt: a, x: {written}}}\n")
+    assert row.parameters.get("x") == value
+    assert type(row.parameters.get("x")) is type(value)
+
+
+def test_lists_and_mappings_and_plain_tags_are_what_they_seem(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, "- prompt: a\n  x: [1, no, {a: 16:9}]\n  y: !!str 5\n")
+    assert (row.parameters["x"], row.parameters["y"]) == ([1, "no", {"a": "16:9"}], "5")
 
 
 @pytest.mark.parametrize("written", ["~", "null", "Null", ""])

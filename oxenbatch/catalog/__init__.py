@@ -19,7 +19,7 @@ import jsonschema_rs
 from oxenbatch.catalog.faults import Fault, faults_of
 from oxenbatch.errors import printable
 from oxenbatch.jobs import PER_POST
-from oxenbatch.prices import estimate
+from oxenbatch.prices import DECIDING, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RESERVED: Final = ("model", "num_generations", "target_namespace", "target_repo", "target_directory")
 """Fields of the request that are ours to fill in, so a schema that lists them asks nothing of a row."""
 
+_PRICES_KEPT: Final = 1_000  # a list has a few dozen; a stranger's values may be any number
 _SHOWN_ERRORS: Final = 20  # a row with more than that is wrong as a whole; the rest would only scroll by
 _BACKTRACKS: Final = 20_000  # a pattern of the hub's may not take longer than a millisecond or so over a row
 
@@ -103,7 +104,21 @@ class Model:
 
     def price(self, parameters: Mapping[str, Any]) -> Decimal | None:
         """The estimated dollars of ONE generation, None where it cannot be told; see `prices.estimate`."""
-        return estimate(self.pricing, self._properties or {}, parameters)
+        values = tuple(map(parameters.get, DECIDING))
+        key = (values, tuple(map(type, values)))  # True is 1 to a dict, and not to a price
+        try:
+            return self._prices[key]
+        except KeyError:
+            found = estimate(self.pricing, self._properties or {}, parameters)
+            if len(self._prices) < _PRICES_KEPT:
+                self._prices[key] = found
+            return found
+        except TypeError:  # a list among them: it cannot be a key
+            return estimate(self.pricing, self._properties or {}, parameters)
+
+    @cached_property
+    def _prices(self) -> dict[tuple[Any, ...], Decimal | None]:
+        return {}
 
 
 class Catalog:

@@ -111,6 +111,16 @@ def jobs_named(ledger: Ledger, names: tuple[str, ...]) -> list[int]:
     return jobs
 
 
+def origin_named(hub: str) -> str:
+    """The hub's origin; `UsageProblem` where `--hub` or OXEN_BASE_URL is no address."""
+    from oxenbatch.addresses import AddressRefused, origin_of  # noqa: PLC0415 - not for --help
+
+    try:
+        return origin_of(hub)
+    except AddressRefused as error:
+        raise UsageProblem(f"--hub {printable(hub, 200)}: {error}, expected one such as https://hub.oxen.ai") from None
+
+
 def catalog_options(command: F) -> F:
     """`--hub`, `--sandbox`, `--offline` and `--refresh`, for commands that only need the catalogue, and no key."""
     for one in (
@@ -129,9 +139,8 @@ def catalog_for(
 ) -> tuple[Access, Catalog | None]:
     """The catalogue without a key: a fresh copy that was kept, else the hub's own; and whose it is."""
     from oxenbatch.access import FRESH_S, Access, kept_catalog, read_catalog  # noqa: PLC0415
-    from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
 
-    access = Access("", None, rehearsal=True) if sandbox else Access(origin_of(hub), None, offline=offline)
+    access = Access("", None, rehearsal=True) if sandbox else Access(origin_named(hub), None, offline=offline)
     age = None if offline else FRESH_S
     if not refresh and (found := kept_catalog(access, max_age_s=age)):
         return access, found
@@ -162,7 +171,6 @@ def short_name(job: str) -> str:
 def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[Access]:
     """The hub that made this batch, with the key for it."""
     from oxenbatch.access import Access  # noqa: PLC0415
-    from oxenbatch.addresses import origin_of  # noqa: PLC0415 - not for --help
     from oxenbatch.cli.sandbox import journal_of, stand_in  # noqa: PLC0415
     from oxenbatch.hub import DEFAULT_HUB  # noqa: PLC0415
     from oxenbatch.settings import find_key, has_own_key  # noqa: PLC0415
@@ -178,10 +186,10 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
     url = hub or batch.hub
     if "://" not in url:
         raise UsageProblem("this batch was made on a stand-in hub: add --sandbox, or --hub with its address")
-    if hub is None and origin_of(url) != origin_of(DEFAULT_HUB) and not has_own_key(url):
+    if hub is None and origin_named(url) != DEFAULT_HUB and not has_own_key(url):
         # A ledger may be a stranger's: the key goes where its owner says, not where a file says.
         raise UsageProblem(
             f"this batch says that it was made on {printable(url)}: if that is where your key is to go, say so with"
             f" --hub {printable(url)}"
         )
-    yield Access(origin_of(url), find_key(url))
+    yield Access(origin_named(url), find_key(url))

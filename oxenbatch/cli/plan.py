@@ -87,6 +87,7 @@ class CheckCommand:
 
     def _look(self, one: Checked, manifest: Manifest) -> None:
         from oxenbatch import kept  # noqa: PLC0415
+        from oxenbatch.dated import unfinished_dated  # noqa: PLC0415
 
         o = self.options
         date = date_of(o)
@@ -111,6 +112,8 @@ class CheckCommand:
             one.warnings += [f"{model}: {words} (since {lock.locked_at})" for model, words in lock.changes(catalog)]
         if problems:
             raise ManifestError(problems)
+        if manifest.dated and not o["date"] and not o["output"] and (earlier := unfinished_dated(manifest, date)):
+            one.warnings.append(f"a run finishes {earlier[0]} first")
         self._warn_of_money(one, manifest)
         self._warn_of_ledger(one, ledger_path, access)
         self._refuse_changed(one)

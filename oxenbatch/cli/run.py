@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oxenbatch.cli.access import ledgers_of
+from oxenbatch.cli.access import ledgers_of, origin_named
 from oxenbatch.cli.completion import complete_manifest
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.nightly import Night
@@ -148,6 +148,8 @@ class RunCommand:
         self.summaries: list[tuple[Plan, Summary]] = []
         self.problems: list[Problem] = []
         self.night = Night(options)
+        self.would: list[dict[str, Any]] = []
+        """What a dry run would send, a batch each."""
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -181,10 +183,9 @@ class RunCommand:
         from oxenbatch.access import Access  # noqa: PLC0415 - not for --help
 
         if not self.options["sandbox"]:
-            from oxenbatch.addresses import origin_of  # noqa: PLC0415
             from oxenbatch.settings import find_key  # noqa: PLC0415
 
-            url = origin_of(self.options["hub"])
+            url = origin_named(self.options["hub"])
             offline = self.options["offline"]
             keyless = offline or self.options["dask"]  # workers have their own
             yield Access(url, None if keyless else find_key(self.options["hub"]), offline=offline)
@@ -300,7 +301,13 @@ class RunCommand:
     def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
         would = batch.rehearse()
         self._refuse_unlocked(manifest, would)
-        click.echo(f"would send {_in_words(would)}")
+        if self.options["as_json"]:
+            self.would.append(
+                {"folder": str(batch.folder), "generations": would.samples, "cost": dollars(would.cost),
+                 "unpriced": would.unpriced, "models": would.models}
+            )  # fmt: skip
+        else:
+            click.echo(f"would send {_in_words(would)}")
         return 0
 
     def _run_on_cluster(self, manifest: Manifest, folder: Path, date: dt.date, access: Access) -> int:
@@ -398,7 +405,8 @@ class RunCommand:
         if self.options["as_json"]:
             batches = [_as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
-            click.echo(json_line({"exit_code": code, "batches": batches, "problems": problems}))
+            said = {"exit_code": code, "batches": batches, "problems": problems}
+            click.echo(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})))
         if self.options["dry_run"]:
             return
         s = [summary for _, summary in self.summaries]

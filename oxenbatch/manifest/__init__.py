@@ -52,7 +52,7 @@ class Manifest:
         """The file; None for standard input."""
         found = read.outline(source)
         head = read_head(found.members, name, source.shown)
-        problems = found.problems + head.problems
+        problems = found.problems + (head.problems if not found.unsure else [])
         self._head = head
         self._files: dict[str, Source] = {}
         rows = found.members.get("rows")

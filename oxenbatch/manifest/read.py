@@ -78,6 +78,8 @@ class Outline:
     names_the_date: bool = False
     """A template in its rows may use the date."""
     problems: list[Problem] = field(default_factory=list)
+    unsure: bool = False
+    """What the members say is not known for sure: the file could not be read to its end, or has references."""
 
 
 def outline(source: Source) -> Outline:
@@ -92,6 +94,7 @@ def outline(source: Source) -> Outline:
             _json_outline(source, found)
     except YamlFault as fault:
         found.problems.append(_yaml_problem(source, fault))
+        found.unsure = True
     if found.bare:
         found.names_the_date = source.scan.names_the_date
     return found
@@ -156,6 +159,7 @@ def _yaml_outline(source: Source, found: Outline) -> None:
                 found.members[key] = Member(read, at[0], partial(in_yaml, marks, value), at)
         composer.finish()
         found.problems += composer.problems
+        found.unsure = composer.references > 0
 
 
 def _no_manifest(composer: Composer, root: Any, found: Outline) -> None:
@@ -205,8 +209,9 @@ def _yaml_list(composer: Composer) -> Iterator[Entry | Faulty]:
         line = place(event)[0]
         marks: Marks = {}
         composer.marks = marks
+        references = composer.references
         value = composer.node(event, "text" if isinstance(event, ScalarEvent) else ROW_SHAPE)
-        if composer.problems:
+        if composer.problems or composer.references != references:
             yield Faulty(composer.problems)
             composer.problems = []
         else:

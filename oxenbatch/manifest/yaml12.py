@@ -121,6 +121,8 @@ class Composer:
         self.shown = shown
         self.problems: list[Problem] = []
         """What is wrong and could be read past; the caller takes them out."""
+        self.references = 0
+        """Anchors and aliases that were met; the first of them is among the problems."""
         self.marks: Marks = {}
         """Where the fields of the mappings that were read stand; the caller puts in a new one for each row."""
         self._fed = _Fed(stream)
@@ -167,6 +169,12 @@ class Composer:
         line, column = place(event)
         self.problems.append(Problem(message, where=f"{self.shown}:{line}:{column}"))
 
+    def _reference(self, message: str, event: Event) -> None:
+        """That there are anchors or aliases is noted once: a file that is full of them has one fault."""
+        if not self.references:
+            self.wrong(message, event)
+        self.references += 1
+
     def skip(self, event: Event) -> Iterator[str]:
         """The node that begins here is behind us; the text of its scalars, for who wants to look at it."""
         depth = 0
@@ -187,7 +195,7 @@ class Composer:
         """A mapping's key as text, or None after noting what is wrong with it."""
         if isinstance(event, ScalarEvent):
             if event.anchor is not None:
-                self.wrong("has an anchor (&); write the value out where it is needed", event)
+                self._reference("has an anchor (&); write the value out where it is needed", event)
             if event.value == "<<" and event.implicit[0]:
                 self.wrong("is a merge key (<<), which is not supported; write the fields out", event)
             elif event.value == "" and event.implicit[0]:
@@ -198,7 +206,7 @@ class Composer:
                 return str(event.value)
             return None
         if isinstance(event, AliasEvent):
-            self.wrong("is an alias (*), which is not supported; write the name out", event)
+            self._reference("is an alias (*), which is not supported; write the name out", event)
             return None
         self.wrong("a field's name is a list or a mapping, expected text; quote a text that begins with { or [", event)
         for _ in self.skip(event):
@@ -227,7 +235,7 @@ class Composer:
                 self.wrong("holds a NUL character, which no text has", event)
             return text
         if kind is AliasEvent:
-            self.wrong("is an alias (*), which is not supported; write the value out", event)
+            self._reference("is an alias (*), which is not supported; write the value out", event)
             return None
         if len(path) >= DEEPEST:
             raise self.fault(f"is nested deeper than {DEEPEST} levels", event)
@@ -281,7 +289,7 @@ class Composer:
 
     def _mind(self, event: Any) -> None:
         if event.anchor is not None:
-            self.wrong("has an anchor (&), which is not supported; write the value out where it is needed", event)
+            self._reference("has an anchor (&), which is not supported; write the value out where it is needed", event)
         if event.tag not in _PLAIN_TAGS:
             name = event.tag.replace("tag:yaml.org,2002:", "!!")
             self.wrong(f"has the tag {printable(name, 80)}, which is not supported; remove it", event)

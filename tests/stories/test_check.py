@@ -191,7 +191,7 @@ def test_a_kept_copy_checks_a_manifest_when_the_hub_is_gone(tmp_path: Path) -> N
         done = desk.call("check", "bad.yaml", *flags, code=65)
         assert "expected one of 5, 10" in done.stderr
     desk.write("good.txt", "x\n")
-    assert "copy of" in desk.call("check", "good.txt", "--model", IMAGE, "--refresh").stderr
+    assert "copy that was fetched" in desk.call("check", "good.txt", "--model", IMAGE, "--refresh").stderr
 
 
 def test_models_are_found_by_words_and_by_medium(desk: Desk) -> None:
@@ -251,6 +251,12 @@ def test_a_lock_is_as_good_as_a_catalogue_without_a_network(desk: Desk) -> None:
         copy.unlink()
     desk.write("m.yaml", f"model: {VIDEO}\nprompts: [{{prompt: a, duration: 7}}]\n")
     assert "expected one of 5, 10" in desk.call("check", "m.yaml", "--offline", code=65).stderr
+
+
+def test_a_hub_that_is_no_address_is_a_usage_problem(desk: Desk) -> None:
+    desk.write("m.txt", "x\n")
+    for words in (["check", "m.txt"], ["run", "m.txt"], ["models"]):
+        assert "--hub hub.oxen.ai: not an http address" in desk.call(*words, "--hub", "hub.oxen.ai", code=2).stderr
 
 
 # The first minute
@@ -351,10 +357,10 @@ def test_a_request_that_was_bought_before_is_not_bought_again(desk: Desk) -> Non
     assert desk.made() == 4
     desk.write("new.yaml", f"model: {IMAGE}\nprompts: [{{id: y, prompt: a, seed: 1}}, {{prompt: a, seed: 2}},"
                " {id: z, prompt: b, samples: 3}, c, c]\n")  # fmt: skip
-    assert (
-        "would send 3 generations, for about $0.042"
-        in desk.call("run", "new.yaml", "--reuse", "out/old", "--dry-run").stdout
-    )
+    dry = ["run", "new.yaml", "--reuse", "out/old", "--dry-run"]
+    assert desk.call(*dry).stdout == "would send 3 generations, for about $0.042\n"
+    said = json.loads(desk.call(*dry, "--json").stdout)
+    assert [(one["generations"], one["cost"], one["models"]) for one in said["would_send"]] == [(3, "0.042", [IMAGE])]
     done = desk.call("run", "new.yaml", "--reuse", "old.yaml")
     assert "4 files are taken from older batches" in done.stderr
     assert desk.made() == 7
