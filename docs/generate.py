@@ -33,6 +33,7 @@ from click.testing import CliRunner
 
 import oxenbatch.jobs
 from oxenbatch.cli import COMMANDS, cli
+from oxenbatch.cli.metrics import BY_BATCH, NAMES, WHILE_RUNNING
 from oxenbatch.jobs import MOVES, Event, JobState
 from oxenbatch.manifest import load_manifest
 from oxenbatch.sandbox.mishaps import KINDS
@@ -309,8 +310,29 @@ def expansion() -> str:
     )  # fmt: skip
 
 
+def nightly_service() -> str:
+    return f"```ini\n{(ROOT / 'docs/nightly/oxenbatch-ocean.service').read_text().rstrip()}\n```"
+
+
+def nightly_timer() -> str:
+    return f"```ini\n{(ROOT / 'docs/nightly/oxenbatch-ocean.timer').read_text().rstrip()}\n```"
+
+
+def metrics() -> str:
+    """The names of the metrics file, from the code that writes it."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{label}`" for label in
+         (["batch"] if name in BY_BATCH else []) + (["state"] if name == "oxenbatch_files" else [])),
+         says + (" Only while a run goes on." if name in WHILE_RUNNING else ""))
+        for name, says in NAMES.items()
+    ]  # fmt: skip
+    return table(("metric", "labels", "meaning"), rows)
+
+
 STORIES = (demo, killed, wrong, dry, reading, lost_answers, busy_hub, bad_files)
-TABLES = (commands, diagram, states, events, fault_kinds, expansion)
+TABLES = (
+    commands, diagram, states, events, fault_kinds, expansion, nightly_service, nightly_timer, metrics
+)  # fmt: skip
 BLOCKS: dict[str, Callable[[], str]] = {
     story.__name__.replace("_", "-"): cache(in_a_shell(story)) for story in STORIES
 } | {block.__name__.replace("_", "-"): cache(block) for block in TABLES}
