@@ -155,7 +155,7 @@ def test_a_file_system_without_a_write_ahead_log_is_told_in_the_ledgers_own_word
 def test_settings_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     config = tmp_path / "home/oxenbatch/config.toml"
     config.parent.mkdir(parents=True)
-    config.write_text("concurency = 3\n")
+    config.write_text("speed = 3\n")
     assert "is no setting" in look("--offline", code=78, OXEN_API_KEY=KEY)["settings"]["words"]
 
 
