@@ -33,6 +33,7 @@ from click.testing import CliRunner
 
 import oxenbatch.jobs
 from oxenbatch.cli import COMMANDS, cli
+from oxenbatch.cli.metrics import BY_BATCH, NAMES, WHILE_RUNNING
 from oxenbatch.jobs import MOVES, Event, JobState
 from oxenbatch.manifest import load_manifest
 from oxenbatch.sandbox.mishaps import KINDS
@@ -134,8 +135,12 @@ class Shell:
         for real, known in self.ports.items():
             text = text.replace(f":{real}", f":{known}")
         # What is seen on the way depends on when one looks.
-        text = re.sub(rf"^(?:.*\(seen_processing\)|{PASSING}).*\n", "", text, flags=re.MULTILINE)
-        text = text.replace("processing -> succeeded (seen", "queued -> succeeded (seen")
+        text = re.sub(rf"^(?:.* seen_processing|{PASSING}).*\n", "", text, flags=re.MULTILINE)
+        text = text.replace("processing -> succeeded  ", "queued -> succeeded      ")
+        text = re.sub(r"(-> \w+ +\w+) {3,}", r"\1  ", text)
+        text = re.sub(r"\btook \d+ s", "took 1 s", text)
+        text = re.sub(r"(\bbegun |\blast run +)20\d\d-\d\d-\d\d( \d\d:\d\d)?",
+                      lambda m: f"{m[1]}2026-11-22{' 03:00' if m[2] else ''}", text)  # fmt: skip
         numbers: dict[str, int] = {}
         count = itertools.count(1)
         text = UUID.sub(lambda m: f"00000000-0000-4000-8000-{numbers.setdefault(m[0], next(count)):012d}", text)
@@ -227,6 +232,16 @@ def reading(shell: Shell) -> None:
     shell.start("oxenbatch run manifests/product-shots.csv --sandbox").communicate(timeout=PATIENCE_S)
     shell.run("oxenbatch status manifests/product-shots.csv")
     shell.run("oxenbatch ls manifests/product-shots.csv")
+
+
+def status(shell: Shell) -> None:
+    (shell.folder / "animals.yaml").write_text(
+        "model: nano-banana-2\nprompts:\n  - {id: heron, prompt: A heron}\n  - {id: whale, prompt: 'A whale [fail]'}\n"
+        "  - {id: otter, prompt: An otter}\n"
+    )
+    shell.start("oxenbatch run animals.yaml --sandbox --limit-sends 2").communicate(timeout=PATIENCE_S)
+    shell.run("oxenbatch status animals.yaml")
+    shell.run("oxenbatch run animals.yaml --sandbox")
 
 
 def lost_answers(shell: Shell) -> None:
@@ -326,8 +341,31 @@ def expansion() -> str:
     )  # fmt: skip
 
 
-STORIES = (demo, killed, wrong, checked, planned, one_model, reading, lost_answers, busy_hub, bad_files)
-TABLES = (commands, diagram, states, events, fault_kinds, expansion)
+def nightly_service() -> str:
+    return f"```ini\n{(ROOT / 'docs/nightly/oxenbatch-ocean.service').read_text().rstrip()}\n```"
+
+
+def nightly_timer() -> str:
+    return f"```ini\n{(ROOT / 'docs/nightly/oxenbatch-ocean.timer').read_text().rstrip()}\n```"
+
+
+def metrics() -> str:
+    """The names of the metrics file, from the code that writes it."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{label}`" for label in
+         (["batch"] if name in BY_BATCH else []) + (["state"] if name == "oxenbatch_files" else [])),
+         says + (" Only while a run goes on." if name in WHILE_RUNNING else ""))
+        for name, says in NAMES.items()
+    ]  # fmt: skip
+    return table(("metric", "labels", "meaning"), rows)
+
+
+STORIES = (
+    demo, killed, wrong, checked, planned, one_model, reading, status, lost_answers, busy_hub, bad_files
+)  # fmt: skip
+TABLES = (
+    commands, diagram, states, events, fault_kinds, expansion, nightly_service, nightly_timer, metrics
+)  # fmt: skip
 BLOCKS: dict[str, Callable[[], str]] = {
     story.__name__.replace("_", "-"): cache(in_a_shell(story)) for story in STORIES
 } | {block.__name__.replace("_", "-"): cache(block) for block in TABLES}

@@ -128,6 +128,7 @@ def test_reading_leaves_the_file_as_it_is(book: Book) -> None:
     with Ledger.read(book.path) as ledger:
         reads.counts(ledger)
     assert book.path.read_bytes() == before
+    assert [path.name for path in book.path.parent.iterdir()] == ["ledger.db"]
 
 
 def test_a_ledger_on_a_medium_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

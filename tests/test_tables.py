@@ -55,7 +55,7 @@ def test_a_text_that_is_folded_is_no_wider_and_no_taller(text: str, width: int, 
 
 
 def test_a_text_is_folded_between_words() -> None:
-    assert fold("one two three four", 9, 2) == ["one two", "three fo…"]
+    assert fold("one two three seven", 9, 2) == ["one two", "three se…"]
     assert fold("one two three", 9, 3) == ["one two", "three"]
     assert fold("short", 9, 2) == ["short"]
 

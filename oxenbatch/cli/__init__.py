@@ -88,7 +88,7 @@ class LazyGroup(click.Group):
             hint = f": type `oxenbatch {meant}`"
         else:
             hint = did_you_mean(name, COMMANDS)
-        raise click.UsageError(f"there is no command {printable(name, 80)!r}{hint}", ctx)
+        raise click.UsageError(f"there is no command '{printable(name, 80)}'{hint}", ctx)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

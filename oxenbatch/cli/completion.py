@@ -70,7 +70,7 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     from oxenbatch.ledger import reads  # noqa: PLC0415
     from oxenbatch.ledger.book import Ledger  # noqa: PLC0415
 
-    name = ctx.params.get("batch")
+    name = ctx.params.get("batch") or next(iter(ctx.args), None)  # an option without its value yet stops the parser
     if not name:
         return []
     with contextlib.suppress(OxenbatchError), Ledger.read(the_ledger_of(str(name))) as ledger:

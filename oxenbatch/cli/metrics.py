@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +51,7 @@ class Metrics:
     """The text file of one `oxenbatch run`."""
 
     def __init__(self, path: Path) -> None:
-        """The file says that a run goes on; `ConfigProblem` where it cannot be written."""
+        """Nothing is written yet, since another run may be at work on it; `ConfigProblem` where that cannot be done."""
         try:
             from prometheus_client import CollectorRegistry, Gauge  # noqa: PLC0415 - an extra
         except ImportError:
@@ -65,7 +66,8 @@ class Metrics:
         self._set("oxenbatch_running", 1)
         self._set("oxenbatch_start_time_seconds", time.time())
         try:
-            self._write()
+            with tempfile.TemporaryFile(dir=path.parent):  # it is written beside its place, and renamed
+                pass
         except OSError as error:
             raise ConfigProblem(f"the metrics file {printable(path)} cannot be written: {error.strerror}") from error
 

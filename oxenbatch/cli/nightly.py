@@ -87,10 +87,10 @@ class Night:
         meaning = EXITS.get(code, "a failure")
         log.info("the run ends (%s): %s", meaning, line or f"exit={code}")
         self._join()
-        if self._metrics:
-            self._metrics.end(code)
         if self._overlap:
             return  # the run that holds the batch will tell how it ended; if it hangs, silence tells
+        if self._metrics:
+            self._metrics.end(code)
         self._beat("success" if code in FINE else "fail")
         if self._notices and (code != 0 or self._did_something):
             title = f"oxenbatch: {printable(self._name or 'run', 60)}: {meaning} (exit {code})"

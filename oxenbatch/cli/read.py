@@ -105,9 +105,8 @@ def vars_of(story: reads.Story) -> dict[str, Any]:
 def _lines(story: reads.Story, width: int | None) -> Iterator[str]:
     job = story.job
     yield f"{printable(job['row_id'] or job['key'], 80)}  ({printable(job['source'])})"
-    yield from _fields({"model": job["model"], **job["parameters"], **job["written"]})
-    if job["metadata"]:
-        yield from _fields({f"meta.{name}": value for name, value in job["metadata"].items()})
+    metadata = {f"meta.{name}": value for name, value in job["metadata"].items()}
+    yield from _fields({"model": job["model"], **job["parameters"], **job["written"], **metadata})
     for sample in story.samples:
         yield ""
         file = f", {printable(sample['file'])}" if sample["file"] else ""

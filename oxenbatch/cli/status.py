@@ -38,7 +38,7 @@ STEPS_SHOWN: Final = 8
 @batch_argument("batches", nargs=-1, required=True, metavar="BATCH...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout; with --watch, one a line.")
 @click.option("--watch", "-w", is_flag=True, help="Show the run that is under way, until it ends.")
-@option("--progress", type=click.Choice(["auto", "bar", "plain"]), default="auto", show_default=True,
+@option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True,
         help="How --watch shows it; plain: a line at most every 30 s, for screen readers and logs.")  # fmt: skip
 def status(batches: tuple[str, ...], *, as_json: bool, watch: bool, progress: str) -> None:
     """Where each batch stands: counts by state, what it has cost, why samples failed, and what to do next.

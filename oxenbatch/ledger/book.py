@@ -70,7 +70,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The ledger at `path`, only to be looked at: no lock is taken, nothing of it is written.
+        """The ledger at `path`, only to be looked at: no writer is kept waiting, and nothing in it can be changed.
 
         An older program's ledger is migrated first. Raises as `open` does.
         """
@@ -78,11 +78,13 @@ class Ledger:
         if not path.is_file():
             raise MachineError(f"there is no ledger at {printable(path)}")
         address = "file:" + quote(str(path.absolute()))
-        # A folder that cannot be written has no place for the log's index; nobody else writes there either.
-        for mode in ("?mode=ro", "?mode=ro&immutable=1"):
+        # Who may write there clears the log away when he is the last to leave; who may not, reads all the same; and
+        # where nobody may, there is no place for the log's index, and nobody who changes anything.
+        for mode in ("?mode=rw", "?mode=ro", "?mode=ro&immutable=1"):
             with contextlib.suppress(sqlite3.Error), contextlib.ExitStack() as unless_used:
                 connection = sqlite3.connect(address + mode, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
                 unless_used.callback(connection.close)
+                connection.execute("pragma query_only = on")
                 ours = connection.execute("pragma application_id").fetchone()[0] == APPLICATION_ID
                 version = connection.execute("pragma user_version").fetchone()[0]
                 connection.execute("select 1 from batch").fetchone()

@@ -99,6 +99,7 @@ def test_a_month_of_nights(cron: Cron) -> None:
                 code, mail = cron.night(date)
             assert (code, "another run works on" in mail) == (75, True)
             assert cron.ears.calls == ["GET /beat/start"]  # the other run tells how it ends
+            assert cron.metric("oxenbatch_exit_code") == 0  # and the metrics file is that one's
             code, mail = cron.night(date)
             assert code == 0
         else:
