@@ -371,7 +371,7 @@ def stranger() -> Iterator[tuple[str, list[str]]]:
 def test_the_policy_holds_even_against_markup_in_the_page(
     browser: Browser, batch: Path, tmp_path: Path, stranger: tuple[str, list[str]], policed: bool
 ) -> None:
-    """Should escaping ever fail, what a stranger's markup would do is still forbidden; without the policy it is done."""
+    """Should escaping ever fail, what a stranger's markup would do is forbidden; without the policy it is done."""
     host, asked = stranger
     report(batch, "-o", tmp_path / "r.html")
     evil = (
