@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BYTES_PER_PIXEL: Final = 0.05
 BYTES_BESIDE: Final = 1 << 16
 PIXELS_MAX: Final = 64_000_000  # an 8K picture has 33 million; decoded, these take 250 MB
-SPREAD: Final = 4  # of 255: what JPEG makes of one colour is hardly more
+SPREAD: Final = 8  # of 255: what WebP and JPEG make of one colour stays within 6 at their usual quality
 
 
 def is_blank(path: Path, media: Media, size: int) -> bool | None:
