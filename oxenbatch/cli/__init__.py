@@ -25,8 +25,8 @@ COMMANDS: Final[dict[str, str]] = {
     "resolve": "oxenbatch.cli.decide:resolve",
     "verify": "oxenbatch.cli.check:verify",
     "reject": "oxenbatch.cli.decide:reject",
-    "report": "oxenbatch.cli.export:report",
     "export": "oxenbatch.cli.export:export",
+    "report": "oxenbatch.cli.export:report",
     "sandbox": "oxenbatch.cli.sandbox:sandbox",
 }
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted

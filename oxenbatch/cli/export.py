@@ -125,4 +125,5 @@ def report(batches: tuple[str, ...], output: str, *, limit: int, embed: str) -> 
     ledgers = list(dict.fromkeys(path for name in batches for path in ledgers_of(name)))
     done = write_report(sources_of(ledgers, batches), Path(output), limit=limit, embed=cast("Embed", embed))
     shown = plural(done.results, "result") if done.results == done.total else f"{done.results} of {done.total} results"
-    click.echo(f"{shown} in {output} ({done.bytes / 1e6:.1f} MB)", err=True)
+    size = f" ({done.bytes / 1e6:.0f} MB)" if done.bytes >= 1e6 else ""
+    click.echo(f"{shown} in {output}{size}", err=True)
