@@ -1,7 +1,8 @@
-"""Videos, walked box by box: MP4 and its relatives, and WebM by its head and length."""
+"""Videos, walked box by box: MP4 and its relatives."""
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from array import array
@@ -15,22 +16,8 @@ from oxenbatch.media.images import picture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+META_BYTES: Final = 1 << 18  # 256 KiB of an AVIF's index: its properties come first, and are some hundred bytes
 TABLE_BYTES: Final = 1 << 24  # 16 MiB: four million samples, which is 19 hours at 60 a second
-
-
-def read_webm(f: File) -> Media:
-    """A WebM header, then a segment that ends inside the file; a live stream's has no length, and may end anywhere."""
-    head = f.take(min(f.size, 1 << 10))  # the header is some 40 bytes
-    header, found, _ = head.partition(b"\x18\x53\x80\x67")
-    if b"\x42\x82\x84webm" not in header or not found:
-        raise Damaged("it is cut short in its first bytes, or another kind of Matroska file than WebM")
-    f.go(len(header) + 4)
-    first = f.take(1)
-    width = 9 - first[0].bit_length()  # the first bit that is set says how many bytes the length has
-    unknown = (1 << 7 * width) - 1
-    length = int.from_bytes(first + f.take(width - 1)) & unknown
-    f.needs(f.at + (1 if length == unknown else length))
-    return Media("webm", "video")
 
 
 # The major brand decides, else the first compatible one that is here: `mif1` and its like only say "some picture".
@@ -114,6 +101,8 @@ class _Film:
     owed: bool = False
     """A fragment's index came, and its pictures have not yet."""
     seconds: float = 0.0
+    still: tuple[int, int, int] = (0, 0, 0)
+    """Of the largest picture that is no track (a thumbnail and tiles are smaller): area, width and height."""
     tracks: list[_Track] = field(default_factory=list)
     defaults: dict[int, int] = field(default_factory=dict)
     """Ticks of a sample that does not say, by track number; `part` is the track of the fragment being read, and its."""
@@ -128,6 +117,8 @@ class _Film:
             case b"moov" | b"moof" | b"mdat" | b"meta":
                 self.seen.add(name)
                 self.owed = name == b"moof" or (self.owed and name != b"mdat")
+                if name == b"meta":
+                    self.still = max([self.still, *_extents(f.take(min(stop - f.at, META_BYTES)))])
             case b"mvhd":
                 scale, ticks = _clock(_head(f, stop, 32))
                 self.seconds = ticks / scale if scale else 0.0
@@ -187,7 +178,7 @@ class _Film:
         if extension is None:
             raise Damaged("it is of no known type (an MP4 of a foreign brand)")
         if extension in ("avif", "heic") and self.seen & {b"meta", b"moov"}:
-            return picture(extension)
+            return picture(extension, *(self.still[1:] if self.still[0] else ()))
         if self.owed or not {b"moov", b"mdat"} <= self.seen:
             raise Damaged(f"it is cut short: its {'pictures are' if b'moov' in self.seen else 'index is'} not in it")
         track = next((track for track in self.tracks if track.pictures), None)
@@ -200,6 +191,13 @@ class _Film:
         width, height = track.size
         sound = any(track.sound for track in self.tracks)
         return Media(extension, "video", width or None, height or None, seconds or None, fps or None, sound)
+
+
+def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """(area, width, height) of each still picture that an index of such speaks of."""
+    for found in re.finditer(rb"ispe\0{4}(.{4})(.{4})", body, re.DOTALL):
+        width, height = int.from_bytes(found[1]), int.from_bytes(found[2])
+        yield width * height, width, height
 
 
 def _head(f: File, stop: int, count: int) -> bytes:
