@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,9 +13,6 @@ from PIL import Image
 from oxenbatch.media import Media, inspect
 from oxenbatch.media import blank as blanks
 from oxenbatch.media.blank import is_blank
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def judge(tmp_path: Path, image: Image.Image, form: str, **more: Any) -> bool | None:
@@ -68,3 +66,18 @@ def test_where_it_cannot_be_told_it_is_not_said(tmp_path: Path, monkeypatch: pyt
     assert is_blank(path, Media("avif", "image"), 17) is None
     monkeypatch.setattr(blanks, "PIXELS_MAX", 80)
     assert is_blank(path, Media("png", "image", 9, 9), 17) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "blank"),
+    [
+        ("x264-black-720p.mp4", True),
+        ("x265-violet-720p.mp4", True),
+        ("x264-ball-720p.mp4", False),  # a red ball that crosses a white ground: as plain as a film gets
+        ("x264-aac-faststart.mp4", None),  # 64 × 48: too small to tell
+        ("vp9.webm", None),  # has no index of its frames
+    ],
+)
+def test_a_video_is_judged_by_its_largest_frame(name: str, blank: bool | None) -> None:
+    path = Path(__file__).parent / "data" / name
+    assert is_blank(path, inspect(path), path.stat().st_size) is blank

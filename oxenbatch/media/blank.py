@@ -1,4 +1,7 @@
-"""Whether a picture shows anything: one colour from edge to edge is what a failed generation often looks like."""
+"""Whether a picture shows anything: one colour from edge to edge is what a failed generation often looks like.
+
+A video is judged by its index: no frame of one colour needs more than a few bytes, and none is decoded.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ SPREAD: Final = 8  # of 255: what WebP and JPEG make of one colour stays within 
 
 
 def is_blank(path: Path, media: Media, size: int) -> bool | None:
-    """Whether the image, of `size` bytes, is of one colour; None where that cannot be told (a video, no Pillow)."""
-    if media.kind != "image" or not media.width or not media.height:
+    """Whether the file, of `size` bytes, is of one colour; None where that cannot be told (no Pillow, say)."""
+    if media.kind == "video":
+        return media.plain
+    if not media.width or not media.height:
         return None
     pixels = media.width * media.height
     if size > BYTES_PER_PIXEL * pixels + BYTES_BESIDE:

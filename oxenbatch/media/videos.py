@@ -16,6 +16,11 @@ from oxenbatch.media.images import picture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# An H.264 key frame of one colour takes 0.00027 bytes a pixel, and its encoder's signature some 700; a red ball on a
+# white ground takes twice as much, and any photograph a hundred times. Tiny videos are not told apart by this.
+PLAIN_BYTES: Final = 1024
+PLAIN_BYTES_A_PIXEL: Final = 0.0003
+JUDGED_PIXELS: Final = 100_000
 META_BYTES: Final = 1 << 18  # 256 KiB of an AVIF's index: its properties come first, and are some hundred bytes
 TABLE_BYTES: Final = 1 << 24  # 16 MiB: four million samples, which is 19 hours at 60 a second
 
@@ -73,9 +78,19 @@ class _Track:
     size: tuple[int, int] = (0, 0)
     each: int = 0
     """Bytes of every sample, where they are all alike."""
+    largest: int = 0
+    """Bytes of the largest sample; 0 where no table says."""
+    pixels: int = 0
+    """Of a frame as it is coded, which may be shown larger or smaller."""
     tables: dict[bytes, array[int]] = field(default_factory=dict)
     """`stsz`: bytes of each sample. `stco`: where each chunk of samples begins. `stsc`: triples, from this chunk on
     (1-based), so many samples a chunk, and which description."""
+
+    def plain(self) -> bool | None:
+        """Whether all its frames are too small to show anything; None where that cannot be told."""
+        if not self.largest or self.pixels < JUDGED_PIXELS:
+            return None
+        return self.largest <= PLAIN_BYTES + self.pixels * PLAIN_BYTES_A_PIXEL
 
     def reach(self) -> int:
         """Where the last of its samples ends, 0 while a table is missing; the tables are let go then."""
@@ -135,12 +150,16 @@ class _Film:
                 a, b, d, wide, high = struct.unpack_from(">2i8xi16xHxxH", body, 52 if body[0] else 40)
                 turned = b and a == d == 0  # by a quarter
                 track.size = (high, wide) if turned else (wide, high)
+            case b"stsd":
+                wide, high = struct.unpack_from(">40xHH", _head(f, stop, 44))  # of the first description
+                track.pixels = wide * high
             case b"stts":
                 table = _words(f, stop, 2 * _count(f, 8))
                 track.frames, track.ticks = sum(table[0::2]), sum(map(mul, table[0::2], table[1::2]))
             case b"stsz":
                 track.each = _count(f, 8)
-                track.tables[b"stsz"] = _words(f, stop, 0 if track.each else _count(f, 4))
+                sizes = track.tables[b"stsz"] = _words(f, stop, 0 if track.each else _count(f, 4))
+                track.largest = track.each or max(sizes, default=0)
                 f.needs(track.reach())
             case b"stsc":
                 track.tables[b"stsc"] = _words(f, stop, 3 * _count(f, 8))
@@ -190,7 +209,9 @@ class _Film:
         fps = round(track.frames / length, 3) if length else 0.0
         width, height = track.size
         sound = any(track.sound for track in self.tracks)
-        return Media(extension, "video", width or None, height or None, seconds or None, fps or None, sound)
+        return Media(
+            extension, "video", width or None, height or None, seconds or None, fps or None, sound, track.plain()
+        )
 
 
 def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
