@@ -355,9 +355,10 @@ def test_the_batchs_own_files_are_never_written_over(batch: Path) -> None:
     ("flags", "words"),
     [
         (("-o", "x"), "add --format"),
-        (("-o", "-", "--format", "webdataset"), "name a folder"),
+        (("-o", "-", "--format", "webdataset"), "no stream"),
+        (("-o", "-", "--format", "parquet"), "no stream"),
         (("-o", "-", "--format", "jsonl", "--split-by", "split"), "name a folder"),
-        (("-o", "x.tar", "--split-by", "split"), "not one .tar"),
+        (("-o", "x.tar", "--split-by", "split"), "files of their own"),
         (("-o", "x", "--format", "csv", "--split-by", "colour"), "no row has the column colour; there are file_name"),
         (("-o", "x", "--format", "captions", "--caption", "colour"), "has no colour"),
     ],

@@ -87,10 +87,12 @@ class Oddity:
 EXAMPLES: Final = 3
 
 
-def oddities(ledger: Ledger, limit: int = 20) -> list[Oddity]:
+KINDS_TOLD: Final = 20  # of mismatches, and sets of equal results: more are a list for `export`, not for eyes
+
+
+def oddities(ledger: Ledger) -> list[Oddity]:
     """What is odd about the results on disk, grouped, the most frequent of each kind first."""
-    found = _mismatched(ledger) + _identical(ledger) + _blank(ledger)
-    return found[:limit]
+    return _mismatched(ledger)[:KINDS_TOLD] + _identical(ledger) + _blank(ledger)
 
 
 def _mismatched(ledger: Ledger) -> list[Oddity]:
@@ -116,7 +118,8 @@ def _shown(asked: Any) -> str:
 def _identical(ledger: Ledger) -> list[Oddity]:
     rows = ledger.conn.execute(
         "select sha256, count(*) as n from generations where state = 'downloaded' and sha256 is not null"
-        " group by sha256 having n > 1 order by n desc, sha256"
+        " group by sha256 having n > 1 order by n desc, sha256 limit ?",
+        (KINDS_TOLD,),
     ).fetchall()
     return [
         Oddity("identical", "the same bytes", row["n"], _files(ledger, "sha256 = ?", row["sha256"])) for row in rows
