@@ -241,6 +241,13 @@ def test_odd_results_can_be_left_out_and_of_equal_ones_the_first_stays(tmp_path:
     assert names("--without", "mismatched", "--without", "blank", "--without", "identical") == ["p1", "p5"]
 
 
+def test_images_and_videos_can_be_told_apart(tmp_path: Path) -> None:
+    made = Made(tmp_path / "batch", [row("a", id="a"), row("b", id="b", number=2)], [png(1), mp4(1)])
+    for media, name in (("image", "a.png"), ("video", "b.mp4")):
+        (line,) = export(made.folder, "-o", "-", "--media", media).stdout.splitlines()
+        assert json.loads(line)["file_name"] == name
+
+
 def test_a_folder_of_nights_is_one_table(tmp_path: Path) -> None:
     for night in ("2026-11-21", "2026-11-22"):
         Made(tmp_path / "nightly" / night, rows(2), [png(1), png(2)])
