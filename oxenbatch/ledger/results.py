@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -85,30 +86,28 @@ class Oddity:
 
 
 EXAMPLES: Final = 3
-
-
 KINDS_TOLD: Final = 20  # of mismatches, and sets of equal results: more are a list for `export`, not for eyes
 
 
 def oddities(ledger: Ledger) -> list[Oddity]:
     """What is odd about the results on disk, grouped, the most frequent of each kind first."""
-    return _mismatched(ledger)[:KINDS_TOLD] + _identical(ledger) + _blank(ledger)
+    return _mismatched(ledger) + _identical(ledger) + _blank(ledger)
 
 
 def _mismatched(ledger: Ledger) -> list[Oddity]:
-    groups: dict[tuple[str, str], list[Any]] = {}
+    counts: Counter[str] = Counter()
+    files: dict[str, list[str]] = {}
     for file, mismatches in ledger.conn.execute(
         "select file, mismatches from generations where mismatches is not null and state = 'downloaded'"
         " order by generation_id"
     ):
         for one in json.loads(mismatches):
             says = f"{one['field']}: asked {_shown(one['asked'])}, got {one['got']}"
-            group = groups.setdefault(("mismatch", says), [0, []])
-            group[0] += 1
-            if group[0] <= EXAMPLES:
-                group[1].append(file)
-    told = [Oddity(what, says, count, tuple(sorted(files))) for (what, says), (count, files) in groups.items()]
-    return sorted(told, key=lambda one: (-one.count, one.says))
+            counts[says] += 1
+            if counts[says] <= EXAMPLES:
+                files.setdefault(says, []).append(file)
+    told = [Oddity("mismatch", says, count, tuple(sorted(files[says]))) for says, count in counts.items()]
+    return sorted(told, key=lambda one: (-one.count, one.says))[:KINDS_TOLD]
 
 
 def _shown(asked: Any) -> str:
