@@ -269,6 +269,39 @@ def bad_files(shell: Shell) -> None:
     shell.record("posts", "generations", "charged")
 
 
+def exporting(shell: Shell) -> None:
+    shell.start("oxenbatch run manifests/product-shots.csv --sandbox").communicate(timeout=PATIENCE_S)
+    shell.run("oxenbatch export manifests/product-shots.csv -o shots.parquet")
+    shell.run("oxenbatch export manifests/product-shots.csv -o shots --format folder --split-by split")
+    shell.run("ls shots shots/train")
+    shell.run("oxenbatch export manifests/product-shots.csv -o lora --format captions --where split=train")
+    shell.run("ls lora")
+    shell.run("cat lora/mug-top-1.txt")
+
+
+def odd_results(shell: Shell) -> None:
+    text = """model: nano-banana-2
+prompts:
+  - {id: reef, prompt: A coral reef, aspect_ratio: 16:9}
+  - {id: fog, prompt: "[blank] Fog over the reef"}
+  - {id: gulls, prompt: "[twin] Gulls", samples: 2}
+  - {id: tower, prompt: "[wrong size] A lighthouse", aspect_ratio: 9:16}
+"""
+    (shell.folder / "odd.yaml").write_text(text)
+    shell.run("cat odd.yaml")
+    shell.run("oxenbatch run odd.yaml --sandbox")
+    shell.run("oxenbatch status odd.yaml")
+    shell.run("oxenbatch export odd.yaml -o clean.csv --without blank --without identical --without mismatched")
+    shell.run("oxenbatch reject odd.yaml tower.png")
+    shell.run("oxenbatch run odd.yaml --sandbox")
+
+
+def reporting(shell: Shell) -> None:
+    shell.start("oxenbatch run manifests/product-shots.csv --sandbox").communicate(timeout=PATIENCE_S)
+    shell.run("oxenbatch report manifests/product-shots.csv -o manifests/out/product-shots/report.html")
+    shell.run("oxenbatch report manifests/product-shots.csv -o send-me.html --embed files --limit 3")
+
+
 # -- what is read ------------------------------------------------------------------------------------------------------
 
 
@@ -361,7 +394,8 @@ def metrics() -> str:
 
 
 STORIES = (
-    demo, killed, wrong, checked, planned, one_model, reading, status, lost_answers, busy_hub, bad_files
+    demo, killed, wrong, checked, planned, one_model, reading, status, lost_answers, busy_hub, bad_files,
+    exporting, odd_results, reporting,
 )  # fmt: skip
 TABLES = (
     commands, diagram, states, events, fault_kinds, expansion, nightly_service, nightly_timer, metrics

@@ -131,8 +131,7 @@ def test_shards_are_read_back_by_webdataset(batch: Path, tmp_path: Path) -> None
     code = (
         "import json, webdataset as wds;"
         f"d = wds.WebDataset({shards!r}, shardshuffle=False).decode('pil');"
-        "print(json.dumps([[s['__key__'], s['png'].size, s['txt'], s['json']['metadata'] if 'metadata' in s['json'] else"
-        " s['json']['split']] for s in d]))"
+        "print(json.dumps([[s['__key__'], s['png'].size, s['txt'], s['json']['split']] for s in d]))"
     )
     assert in_a_process(code, tmp_path) == [
         [f"{n:09d}", [64, 48], f"picture {n + 1}", "test" if n in (3, 7) else "train"] for n in range(8)
@@ -242,6 +241,13 @@ def test_odd_results_can_be_left_out_and_of_equal_ones_the_first_stays(tmp_path:
     assert names("--without", "mismatched", "--without", "blank", "--without", "identical") == ["p1", "p5"]
 
 
+def test_images_and_videos_can_be_told_apart(tmp_path: Path) -> None:
+    made = Made(tmp_path / "batch", [row("a", id="a"), row("b", id="b", number=2)], [png(1), mp4(1)])
+    for media, name in (("image", "a.png"), ("video", "b.mp4")):
+        (line,) = export(made.folder, "-o", "-", "--media", media).stdout.splitlines()
+        assert json.loads(line)["file_name"] == name
+
+
 def test_a_folder_of_nights_is_one_table(tmp_path: Path) -> None:
     for night in ("2026-11-21", "2026-11-22"):
         Made(tmp_path / "nightly" / night, rows(2), [png(1), png(2)])
@@ -285,8 +291,11 @@ def test_captions_may_lie_in_the_output_folder_itself(batch: Path) -> None:
 
 # -- the same ledger, the same bytes; nobody's files are lost ------------------------------------------------------
 
-EVERY = [("a.jsonl",), ("a.csv",), ("a.parquet",), ("a.tar",), *((f"set-{name}", "--format", name, "--split-by", "split")
-         for name in ("jsonl", "csv", "parquet", "webdataset", "captions", "folder"))]  # fmt: skip
+FOLDERS = ("jsonl", "csv", "parquet", "webdataset", "captions", "folder")
+EVERY = [
+    *((name,) for name in ("a.jsonl", "a.csv", "a.parquet", "a.tar")),
+    *((f"set-{name}", "--format", name, "--split-by", "split") for name in FOLDERS),
+]
 
 
 @pytest.mark.parametrize("how", EVERY, ids=lambda how: how[0])
@@ -353,9 +362,10 @@ def test_the_batchs_own_files_are_never_written_over(batch: Path) -> None:
     ("flags", "words"),
     [
         (("-o", "x"), "add --format"),
-        (("-o", "-", "--format", "webdataset"), "name a folder"),
+        (("-o", "-", "--format", "webdataset"), "no stream"),
+        (("-o", "-", "--format", "parquet"), "no stream"),
         (("-o", "-", "--format", "jsonl", "--split-by", "split"), "name a folder"),
-        (("-o", "x.tar", "--split-by", "split"), "not one .tar"),
+        (("-o", "x.tar", "--split-by", "split"), "files of their own"),
         (("-o", "x", "--format", "csv", "--split-by", "colour"), "no row has the column colour; there are file_name"),
         (("-o", "x", "--format", "captions", "--caption", "colour"), "has no colour"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -119,7 +120,7 @@ _FRAGMENTED_HEAD = _FTYP + _box(
 )
 FRAGMENTED = _FRAGMENTED_HEAD + _fragment(0, own=True) + _fragment(1, own=False)
 WEBM = b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm" + b"\x18\x53\x80\x67\x40\x20" + bytes(32)
-BMP = b"BM" + struct.pack("<IHHI", 60, 0, 0, 54) + struct.pack("<I", 40) + bytes(42)
+BMP = b"BM" + struct.pack("<IHHI", 60, 0, 0, 54) + struct.pack("<I2i", 40, 6, -4) + bytes(34)
 
 _STILL = {"width": 37, "height": 21}
 _FILM = {"width": 64, "height": 48, "seconds": 0.167, "fps": 24.0, "audio": False}
@@ -143,7 +144,7 @@ WHOLE: dict[str, tuple[bytes, Media]] = {
     "mov": (_mp4(ftyp=_box(b"ftyp", b"qt  \0\0\2\0qt  ")), Media("mov", "video", **_FILM)),
     "m4v": (_mp4(ftyp=_box(b"ftyp", b"M4V \0\0\2\0M4V isom")), Media("m4v", "video", **_FILM)),
     "webm": (WEBM, Media("webm", "video")),
-    "bmp": (BMP, Media("bmp", "image")),
+    "bmp": (BMP, Media("bmp", "image", 6, 4)),
 }
 
 
@@ -188,7 +189,7 @@ def test_a_file_cut_short_is_told_so(judge: Any) -> None:
     [
         ("x264-aac-faststart.mp4", Media("mp4", "video", 64, 48, 2.0, 24.0, audio=True)),
         ("x264-fragmented.mp4", Media("mp4", "video", 64, 48, 2.0, 24.0, audio=False)),
-        ("vp9.webm", Media("webm", "video")),
+        ("vp9.webm", Media("webm", "video", 64, 48, 2.0, 24.0, audio=False)),
     ],
 )
 def test_a_real_encoders_file_is_understood(name: str, expected: Media) -> None:
@@ -383,3 +384,16 @@ def test_a_large_video_is_judged_without_being_read(tmp_path: Path) -> None:
         tracemalloc.stop()
 
     assert peak < 1 << 20
+
+
+def test_an_avif_is_measured_by_its_index(judge: Any) -> None:
+    assert judge(_picture("AVIF")) == Media("avif", "image", **_STILL)
+
+
+@pytest.mark.parametrize("at", range(0, 400, 3))
+def test_a_webm_that_lies_about_itself_is_known_all_the_same(judge: Any, at: int) -> None:
+    """Its measures are its own word; a wrong one leaves the file as whole as it was."""
+    data = bytearray((Path(__file__).parent / "data" / "vp9.webm").read_bytes())
+    data[at] ^= 0xFF
+    with contextlib.suppress(Damaged):
+        assert judge(bytes(data)).extension == "webm"

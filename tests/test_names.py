@@ -260,3 +260,18 @@ def test_no_name_leads_out_of_the_folder(parts: list[str]) -> None:
 @given(TEXT)
 def test_every_name_that_we_give_is_one_that_we_accept(text: str) -> None:
     inside(Path(os.sep) / "nowhere", f"0001/{safe_stem(text)}-2.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A train at dawn", "a-trains-at-dawn"),
+        ("test", "tests"),
+        ("Unit Test, dev; eval", "unit-tests-devs-evals"),
+        ("12train 4val2 x", "12trains-4vals2-x"),
+        ("trained validations contest", "trained-validations-contest"),
+    ],
+)
+def test_no_word_of_a_prompt_is_taken_for_a_split(text: str, name: str) -> None:
+    """`datasets` takes these words between hyphens or digits for splits, and drops files that have none."""
+    assert slug(text) == name

@@ -135,8 +135,10 @@ def test_the_figures_and_the_reasons_are_told(reader: Reader, batch: Path, tmp_p
     reader.open(tmp_path / "r.html")
     told = reader.page.locator("main").inner_text()
 
-    for words in ("6 of 7", "$0.24", "the prompt was rejected by the content policy", "change these rows in the manifest",
-                  "duration: asked 10, got 5 s", "the same bytes", "one colour", "kling-video-v2-6-pro-text-to-video"):  # fmt: skip
+    for words in (
+        "6 of 7", "$0.24", "the prompt was rejected by the content policy", "change these rows in the manifest",
+        "duration: asked 10, got 5 s", "the same bytes", "one colour", "kling-video-v2-6-pro-text-to-video",
+    ):  # fmt: skip
         assert words in told, words
     assert reader.page.locator(".timeline rect.came").count() > 0
 
@@ -369,14 +371,14 @@ def stranger() -> Iterator[tuple[str, list[str]]]:
 def test_the_policy_holds_even_against_markup_in_the_page(
     browser: Browser, batch: Path, tmp_path: Path, stranger: tuple[str, list[str]], policed: bool
 ) -> None:
-    """Should escaping ever fail: what a stranger's markup would do is still forbidden. Without the policy it is done."""
+    """Should escaping ever fail, what a stranger's markup would do is forbidden; without the policy it is done."""
     host, asked = stranger
     report(batch, "-o", tmp_path / "r.html")
     evil = (
-        f"<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\"><img src='{host}/a.png'>"
-        f"<link rel=stylesheet href='{host}/a.css'><script src='{host}/a.js'></script><iframe src='{host}/frame'></iframe>"
-        f"<video src='{host}/a.mp4'></video><object data='{host}/a'></object><link rel=prefetch href='{host}/b'>"
-        f"<base href='{host}/'>"
+        "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
+        f"<img src='{host}/a.png'><link rel=stylesheet href='{host}/a.css'><script src='{host}/a.js'></script>"
+        f"<iframe src='{host}/frame'></iframe><video src='{host}/a.mp4'></video><object data='{host}/a'></object>"
+        f"<link rel=prefetch href='{host}/b'><base href='{host}/'>"
     )
     text = (tmp_path / "r.html").read_text().replace("<main>", f"{evil}<main>")
     if not policed:

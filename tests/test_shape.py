@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HOUSE = Path(oxenbatch.__file__).parent
 ROOT = HOUSE.parent
-HEAVY = ("httpx", "sqlite_utils", "rich", "starlette", "yaml", "jsonschema_rs", "tenacity", "PIL", "uvicorn")
+HEAVY = ("httpx", "sqlite_utils", "rich", "starlette", "yaml", "jsonschema_rs", "tenacity", "PIL", "uvicorn", "jinja2",
+         "pyarrow")  # fmt: skip
 
 LONG = 400
 TOO_LONG = {"batch.py", "ledger/sends.py", "manifest/expand.py"}

@@ -56,6 +56,7 @@ STATES: Final = click.Choice([str(state) for state in JobState])
 @click.option("--format", "wanted_format", type=click.Choice(FORMATS), help="[by PATH: .jsonl .csv .parquet .tar]")
 @click.option("--state", "states", multiple=True, type=STATES, help="Samples in this state, files or not. [downloaded]")
 @click.option("--model", "models", multiple=True, help="Only samples of this model.")
+@click.option("--media", type=click.Choice(["image", "video"]), help="Only images, or only videos.")
 @click.option("--where", multiple=True, type=Condition(), metavar="NAME=VALUE",
               help="Only where the column is this (with != instead: is not).")  # fmt: skip
 @click.option("--without", multiple=True, type=click.Choice(["blank", "identical", "mismatched"]),
@@ -90,7 +91,7 @@ def export(batches: tuple[str, ...], **options: Any) -> None:
     chosen = options["wanted_format"] or ("jsonl" if to is None else exporting.guessed_format(to))
     wanted = Wanted(
         tuple(JobState(state) for state in options["states"]) or (JobState.DOWNLOADED,),
-        options["models"], options["where"], options["without"], options["limit"],
+        options["models"], options["media"], options["where"], options["without"], options["limit"],
     )  # fmt: skip
     terms = exporting.Terms(chosen, options["split_by"], options["caption"], options["link"], options["shard_size"])
     ledgers = list(dict.fromkeys(path for name in batches for path in ledgers_of(name)))
@@ -125,4 +126,5 @@ def report(batches: tuple[str, ...], output: str, *, limit: int, embed: str) -> 
     ledgers = list(dict.fromkeys(path for name in batches for path in ledgers_of(name)))
     done = write_report(sources_of(ledgers, batches), Path(output), limit=limit, embed=cast("Embed", embed))
     shown = plural(done.results, "result") if done.results == done.total else f"{done.results} of {done.total} results"
-    click.echo(f"{shown} in {output} ({done.bytes / 1e6:.1f} MB)", err=True)
+    size = f" ({done.bytes / 1e6:.0f} MB)" if done.bytes >= 1e6 else ""
+    click.echo(f"{shown} in {output}{size}", err=True)

@@ -63,15 +63,15 @@ def export(sources: Sequence[Source], to: Path | None, wanted: Wanted, terms: Te
 
     `MachineError` where a file that no export has made is in the way, or a result is not as it was.
     """
-    for source in sources:
-        if to is not None and to.absolute() in (source.ledger.absolute(), source.ledger.absolute().with_name(METADATA)):
-            raise UsageProblem(f"{printable(to)} is the batch's own: choose another name with -o")
-    needs_files = terms.format in ("webdataset", "captions", "folder")
-    with spooled(_with_files(sources, wanted) if needs_files else entries(sources, wanted), terms.split_by) as spool:
-        if terms.format in tables.TABLES:
+    _refuse_what_cannot_be_meant(sources, to, terms)
+    found = entries(sources, wanted)
+    if terms.format not in tables.TABLES:
+        found = (entry for entry in found if entry.file)
+    with spooled(found, terms.split_by) as spool:
+        if to is None or (terms.format in tables.TABLES and terms.split_by is None):
+            _table(spool, to, terms)
+        elif terms.format in tables.TABLES:
             _tables(spool, to, terms)
-        elif to is None:
-            raise UsageProblem(f"{terms.format} has files of its own: name a folder with -o")
         elif terms.format == "webdataset":
             _shards(spool, to, terms)
         else:
@@ -79,19 +79,29 @@ def export(sources: Sequence[Source], to: Path | None, wanted: Wanted, terms: Te
         return Exported(sum(spool.splits.values()), spool.splits)
 
 
-def _with_files(sources: Sequence[Source], wanted: Wanted) -> Any:
-    return (entry for entry in entries(sources, wanted) if entry.file)
-
-
-def _tables(spool: Spool, to: Path | None, terms: Terms) -> None:
-    table: Callable[..., Any] = tables.TABLES[terms.format]
-    if terms.split_by is None:
-        with _opened(to) as file, table(file, spool.columns) as add:
-            for _, entry in spool:
-                add(entry.line)
-        return
-    if to is None:
+def _refuse_what_cannot_be_meant(sources: Sequence[Source], to: Path | None, terms: Terms) -> None:
+    if to is None and terms.format not in ("jsonl", "csv"):
+        raise UsageProblem(f"{terms.format} is no stream: name a file or folder with -o")
+    whole = to is None or (terms.format == "webdataset" and to.suffix.lower() == ".tar")
+    if whole and terms.split_by is not None:
         raise UsageProblem("splits are files of their own: name a folder with -o")
+    for source in sources:
+        ledger = source.ledger.absolute()
+        if to is not None and to.absolute() in (ledger, ledger.with_name(METADATA)):
+            raise UsageProblem(f"{printable(to)} is the batch's own: choose another name with -o")
+
+
+def _table(spool: Spool, to: Path | None, terms: Terms) -> None:
+    """All of it in one file, or on standard output."""
+    table: Callable[..., Any] = tables.TABLES[terms.format]
+    with _opened(to) as file, table(file, spool.columns) as add:
+        for _, entry in spool:
+            add(entry.line)
+
+
+def _tables(spool: Spool, to: Path, terms: Terms) -> None:
+    """A file for each split, all with the same columns."""
+    table: Callable[..., Any] = tables.TABLES[terms.format]
     folder = _owned(to)
     with ExitStack() as stack:
         add_to = {}
@@ -141,8 +151,6 @@ def _owned(to: Path) -> OwnedFolder:
 
 def _shards(spool: Spool, to: Path, terms: Terms) -> None:
     if to.suffix.lower() == ".tar":
-        if terms.split_by is not None:
-            raise UsageProblem("splits are files of their own: name a folder with -o, not one .tar")
         _refuse_strangers(to, shards.is_ours)
         with shards.Shards(lambda: to, shard_bytes=None) as whole:
             for _, entry in spool:

@@ -39,6 +39,8 @@ class Wanted:
     states: tuple[JobState, ...] = (JobState.DOWNLOADED,)
     models: tuple[str, ...] = ()
     """Any of these; none named: any."""
+    media: str | None = None
+    """`image` or `video`; None: both, and samples without a file."""
     where: tuple[tuple[str, bool, str], ...] = ()
     """(column, whether it is or is not, value as text)."""
     without: tuple[str, ...] = ()
@@ -92,6 +94,8 @@ def _line(record: dict[str, Any], prefix: str, batch: str | None, *, with_state:
 
 def _is_wanted(record: dict[str, Any], line: dict[str, Any], wanted: Wanted) -> bool:
     if wanted.models and record["model"] not in wanted.models:
+        return False
+    if wanted.media and (record["media_type"] or "").partition("/")[0] != wanted.media:
         return False
     odd = {
         "blank": record["blank"] == 1,

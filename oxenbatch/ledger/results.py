@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -86,28 +87,28 @@ class Oddity:
 
 
 EXAMPLES: Final = 3
+KINDS_TOLD: Final = 20  # of mismatches, and sets of equal results: more are a list for `export`, not for eyes
 
 
-def oddities(ledger: Ledger, limit: int = 20) -> list[Oddity]:
+def oddities(ledger: Ledger) -> list[Oddity]:
     """What is odd about the results on disk, grouped, the most frequent of each kind first."""
-    found = _mismatched(ledger) + _identical(ledger) + _blank(ledger)
-    return found[:limit]
+    return _mismatched(ledger) + _identical(ledger) + _blank(ledger)
 
 
 def _mismatched(ledger: Ledger) -> list[Oddity]:
-    groups: dict[tuple[str, str], list[Any]] = {}
+    counts: Counter[str] = Counter()
+    files: dict[str, list[str]] = {}
     for file, mismatches in ledger.conn.execute(
         "select file, mismatches from generations where mismatches is not null and state = 'downloaded'"
         " order by generation_id"
     ):
         for one in json.loads(mismatches):
             says = f"{one['field']}: asked {_shown(one['asked'])}, got {one['got']}"
-            group = groups.setdefault(("mismatch", says), [0, []])
-            group[0] += 1
-            if group[0] <= EXAMPLES:
-                group[1].append(file)
-    told = [Oddity(what, says, count, tuple(sorted(files))) for (what, says), (count, files) in groups.items()]
-    return sorted(told, key=lambda one: (-one.count, one.says))
+            counts[says] += 1
+            if counts[says] <= EXAMPLES:
+                files.setdefault(says, []).append(file)
+    told = [Oddity("mismatch", says, count, tuple(sorted(files[says]))) for says, count in counts.items()]
+    return sorted(told, key=lambda one: (-one.count, one.says))[:KINDS_TOLD]
 
 
 def _shown(asked: Any) -> str:
@@ -117,7 +118,8 @@ def _shown(asked: Any) -> str:
 def _identical(ledger: Ledger) -> list[Oddity]:
     rows = ledger.conn.execute(
         "select sha256, count(*) as n from generations where state = 'downloaded' and sha256 is not null"
-        " group by sha256 having n > 1 order by n desc, sha256"
+        " group by sha256 having n > 1 order by n desc, sha256 limit ?",
+        (KINDS_TOLD,),
     ).fetchall()
     return [
         Oddity("identical", "the same bytes", row["n"], _files(ledger, "sha256 = ?", row["sha256"])) for row in rows

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.media.file import Damaged, File, Media
 from oxenbatch.media.images import picture, read_bmp, read_gif, read_jpeg, read_png, read_webp
-from oxenbatch.media.videos import read_iso, read_webm
+from oxenbatch.media.videos import read_iso
+from oxenbatch.media.webm import read_webm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Whether a picture shows anything: one colour from edge to edge is what a failed generation often looks like."""
+"""Whether a picture shows anything: one colour from edge to edge is what a failed generation often looks like.
+
+A video is judged by its index: no frame of one colour needs more than a few bytes, and none is decoded.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,14 @@ if TYPE_CHECKING:
 BYTES_PER_PIXEL: Final = 0.05
 BYTES_BESIDE: Final = 1 << 16
 PIXELS_MAX: Final = 64_000_000  # an 8K picture has 33 million; decoded, these take 250 MB
-SPREAD: Final = 4  # of 255: what JPEG makes of one colour is hardly more
+SPREAD: Final = 8  # of 255: what WebP and JPEG make of one colour stays within 6 at their usual quality
 
 
 def is_blank(path: Path, media: Media, size: int) -> bool | None:
-    """Whether the image, of `size` bytes, is of one colour; None where that cannot be told (a video, no Pillow)."""
-    if media.kind != "image" or not media.width or not media.height:
+    """Whether the file, of `size` bytes, is of one colour; None where that cannot be told (no Pillow, say)."""
+    if media.kind == "video":
+        return media.plain
+    if not media.width or not media.height:
         return None
     pixels = media.width * media.height
     if size > BYTES_PER_PIXEL * pixels + BYTES_BESIDE:

@@ -27,6 +27,8 @@ class Media(NamedTuple):
     """Mean frames a second, to three places, so that 24000/1001 is the 23.976 that people know."""
     audio: bool | None = None
     """Whether a video has a sound track; a silent one counts."""
+    plain: bool | None = None
+    """Whether no frame of a video has the bytes that it takes to show anything but one colour."""
 
 
 class File:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from typing import Final
 
@@ -154,4 +155,8 @@ def read_webp(f: File) -> Media:
 
 def read_bmp(f: File) -> Media:
     f.needs(int.from_bytes(f.take(6)[2:], "little"))
-    return picture("bmp")
+    head = f.take(20)[8:]  # behind it: the second header, whose first four bytes are its size
+    if int.from_bytes(head[:4], "little") < 40:  # OS/2's, with other columns
+        return picture("bmp")
+    width, height = struct.unpack("<2i", head[4:])
+    return picture("bmp", abs(width), abs(height))  # a negative height: from the top down

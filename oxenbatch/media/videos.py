@@ -1,7 +1,8 @@
-"""Videos, walked box by box: MP4 and its relatives, and WebM by its head and length."""
+"""Videos, walked box by box: MP4 and its relatives."""
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from array import array
@@ -15,22 +16,13 @@ from oxenbatch.media.images import picture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# An H.264 key frame of one colour takes 0.00027 bytes a pixel, and its encoder's signature some 700; a red ball on a
+# white ground takes twice as much, and any photograph a hundred times. Tiny videos are not told apart by this.
+PLAIN_BYTES: Final = 1024
+PLAIN_BYTES_A_PIXEL: Final = 0.0003
+JUDGED_PIXELS: Final = 100_000
+META_BYTES: Final = 1 << 18  # 256 KiB of an AVIF's index: its properties come first, and are some hundred bytes
 TABLE_BYTES: Final = 1 << 24  # 16 MiB: four million samples, which is 19 hours at 60 a second
-
-
-def read_webm(f: File) -> Media:
-    """A WebM header, then a segment that ends inside the file; a live stream's has no length, and may end anywhere."""
-    head = f.take(min(f.size, 1 << 10))  # the header is some 40 bytes
-    header, found, _ = head.partition(b"\x18\x53\x80\x67")
-    if b"\x42\x82\x84webm" not in header or not found:
-        raise Damaged("it is cut short in its first bytes, or another kind of Matroska file than WebM")
-    f.go(len(header) + 4)
-    first = f.take(1)
-    width = 9 - first[0].bit_length()  # the first bit that is set says how many bytes the length has
-    unknown = (1 << 7 * width) - 1
-    length = int.from_bytes(first + f.take(width - 1)) & unknown
-    f.needs(f.at + (1 if length == unknown else length))
-    return Media("webm", "video")
 
 
 # The major brand decides, else the first compatible one that is here: `mif1` and its like only say "some picture".
@@ -86,9 +78,19 @@ class _Track:
     size: tuple[int, int] = (0, 0)
     each: int = 0
     """Bytes of every sample, where they are all alike."""
+    largest: int = 0
+    """Bytes of the largest sample; 0 where no table says."""
+    pixels: int = 0
+    """Of a frame as it is coded, which may be shown larger or smaller."""
     tables: dict[bytes, array[int]] = field(default_factory=dict)
     """`stsz`: bytes of each sample. `stco`: where each chunk of samples begins. `stsc`: triples, from this chunk on
     (1-based), so many samples a chunk, and which description."""
+
+    def plain(self) -> bool | None:
+        """Whether all its frames are too small to show anything; None where that cannot be told."""
+        if not self.largest or self.pixels < JUDGED_PIXELS:
+            return None
+        return self.largest <= PLAIN_BYTES + self.pixels * PLAIN_BYTES_A_PIXEL
 
     def reach(self) -> int:
         """Where the last of its samples ends, 0 while a table is missing; the tables are let go then."""
@@ -114,6 +116,8 @@ class _Film:
     owed: bool = False
     """A fragment's index came, and its pictures have not yet."""
     seconds: float = 0.0
+    still: tuple[int, int, int] = (0, 0, 0)
+    """Of the largest picture that is no track (a thumbnail and tiles are smaller): area, width and height."""
     tracks: list[_Track] = field(default_factory=list)
     defaults: dict[int, int] = field(default_factory=dict)
     """Ticks of a sample that does not say, by track number; `part` is the track of the fragment being read, and its."""
@@ -128,6 +132,8 @@ class _Film:
             case b"moov" | b"moof" | b"mdat" | b"meta":
                 self.seen.add(name)
                 self.owed = name == b"moof" or (self.owed and name != b"mdat")
+                if name == b"meta":
+                    self.still = max([self.still, *_extents(f.take(min(stop - f.at, META_BYTES)))])
             case b"mvhd":
                 scale, ticks = _clock(_head(f, stop, 32))
                 self.seconds = ticks / scale if scale else 0.0
@@ -144,12 +150,16 @@ class _Film:
                 a, b, d, wide, high = struct.unpack_from(">2i8xi16xHxxH", body, 52 if body[0] else 40)
                 turned = b and a == d == 0  # by a quarter
                 track.size = (high, wide) if turned else (wide, high)
+            case b"stsd":
+                wide, high = struct.unpack_from(">40xHH", _head(f, stop, 44))  # of the first description
+                track.pixels = wide * high
             case b"stts":
                 table = _words(f, stop, 2 * _count(f, 8))
                 track.frames, track.ticks = sum(table[0::2]), sum(map(mul, table[0::2], table[1::2]))
             case b"stsz":
                 track.each = _count(f, 8)
-                track.tables[b"stsz"] = _words(f, stop, 0 if track.each else _count(f, 4))
+                sizes = track.tables[b"stsz"] = _words(f, stop, 0 if track.each else _count(f, 4))
+                track.largest = track.each or max(sizes, default=0)
                 f.needs(track.reach())
             case b"stsc":
                 track.tables[b"stsc"] = _words(f, stop, 3 * _count(f, 8))
@@ -187,7 +197,7 @@ class _Film:
         if extension is None:
             raise Damaged("it is of no known type (an MP4 of a foreign brand)")
         if extension in ("avif", "heic") and self.seen & {b"meta", b"moov"}:
-            return picture(extension)
+            return picture(extension, *(self.still[1:] if self.still[0] else ()))
         if self.owed or not {b"moov", b"mdat"} <= self.seen:
             raise Damaged(f"it is cut short: its {'pictures are' if b'moov' in self.seen else 'index is'} not in it")
         track = next((track for track in self.tracks if track.pictures), None)
@@ -199,7 +209,16 @@ class _Film:
         fps = round(track.frames / length, 3) if length else 0.0
         width, height = track.size
         sound = any(track.sound for track in self.tracks)
-        return Media(extension, "video", width or None, height or None, seconds or None, fps or None, sound)
+        return Media(
+            extension, "video", width or None, height or None, seconds or None, fps or None, sound, track.plain()
+        )
+
+
+def _extents(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """(area, width, height) of each still picture that an index of such speaks of."""
+    for found in re.finditer(rb"ispe\0{4}(.{4})(.{4})", body, re.DOTALL):
+        width, height = int.from_bytes(found[1]), int.from_bytes(found[2])
+        yield width * height, width, height
 
 
 def _head(f: File, stop: int, count: int) -> bytes:

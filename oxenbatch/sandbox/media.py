@@ -1,4 +1,8 @@
-"""The result files: real ones, and each generation's bytes its own, so that a swapped file is seen."""
+"""The result files: real ones, and each generation's bytes its own, so that a swapped file is seen.
+
+Three words in a prompt let a user rehearse results that are not what they should be: `[blank]` is an image of one
+colour, `[twin]` has the same bytes each time, and `[wrong size]` has other proportions, or half the length.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import re
 import struct
 import textwrap
 from colorsys import hls_to_rgb
+from dataclasses import replace
 from functools import cache, lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +37,12 @@ _OURS: Final = UUID("6f78656e-6261-5463-8873-616e64626f78")  # names the kind of
 @lru_cache(maxsize=64)  # a download that was cut is asked for again soon
 def render(generation: Generation) -> tuple[str, bytes]:
     """The generation's file: its media type and its bytes, the same every time."""
+    prompt = prompt_of(generation.parameters)
+    if "[twin]" in prompt:
+        generation = replace(generation, id="0" * 36)
+    if "[wrong size]" in prompt:
+        wrong = {"aspect_ratio": "5:2", "duration": float(seconds(generation.parameters)) / 2}
+        generation = replace(generation, parameters={"prompt": prompt} | wrong)
     if generation.media_type == "video":
         return "video/mp4", _video(generation)
     return "image/png", _image(generation)
@@ -91,6 +102,8 @@ def _image(generation: Generation) -> bytes:
         if top > height - 75:
             break
         draw.text((_MARGIN, top), line, font=large, fill=255)
+    if "[blank]" in about["prompt"]:
+        image = Image.new("L", image.size, 0)
     if full != image.size:
         image = image.resize(full, Image.Resampling.NEAREST)
     image.putpalette(_ramp(generation.id))

@@ -69,7 +69,9 @@ def _refuse_strangers(to: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         if to.is_symlink() or (to.exists() and not to.is_file()):
             raise refused(to)
-        if to.exists() and GENERATOR.encode() not in to.read_bytes()[:1000]:
-            raise refused(to)
+        if to.exists():
+            with to.open("rb") as file:
+                if GENERATOR.encode() not in file.read(1000):
+                    raise refused(to)
     except OSError as error:
         raise MachineError(f"cannot write {printable(to)}: {error}") from error

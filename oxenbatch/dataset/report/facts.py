@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -86,7 +86,7 @@ def gather(sources: Sequence[Source]) -> Facts:
             facts.committed += batch.committed
             _add_models(facts, chronicle.by_model(ledger))
             reasons += [advice.Reason(f.state, f.error, f.count, f.example) for f in reads.failures(ledger)]
-            facts.oddities += results.oddities(ledger)
+            _add_oddities(facts, results.oddities(ledger))
             told.append((source, chronicle.runs(ledger)))
     facts.troubles = advice.troubles(_together(reasons))
     names = list(dict.fromkeys(facts.names))
@@ -101,6 +101,18 @@ def _add_models(facts: Facts, told: list[ModelTold]) -> None:
         known.states.update(one.states)
         known.cost += one.cost
         known.made, known.worked_s = known.made + one.made, known.worked_s + one.worked_s
+
+
+def _add_oddities(facts: Facts, told: list[Oddity]) -> None:
+    """What is odd in the same way in several batches is one line."""
+    known = {(one.what, one.says): place for place, one in enumerate(facts.oddities)}
+    for one in told:
+        place = known.get((one.what, one.says)) if one.what != "identical" else None
+        if place is None:
+            known[one.what, one.says] = len(facts.oddities)
+            facts.oddities.append(one)
+        else:
+            facts.oddities[place] = replace(one, count=one.count + facts.oddities[place].count)
 
 
 def _together(reasons: list[advice.Reason]) -> list[advice.Reason]:

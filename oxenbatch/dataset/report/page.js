@@ -141,9 +141,6 @@
     const card = make("button", "card");
     card.type = "button";
     card.dataset.place = place;
-    card.setAttribute("role", "listitem");
-    card.setAttribute("aria-posinset", place + 1);
-    card.setAttribute("aria-setsize", found.length);
     const pic = make("span", "pic");
     pic.style.height = picture + "px";
     fill(pic, found[place], one);

@@ -44,7 +44,6 @@ def render(facts: Facts, cards: Cards) -> str:
     }
     return environment.get_template("page.html").render(
         facts=facts,
-        states=[state for state in JobState if facts.states[state]],
         done=facts.states[JobState.DOWNLOADED],
         failed=sum(facts.states[s] for s in (JobState.FAILED, JobState.CANCELLED, JobState.UNFETCHABLE)),
         cards=cards,
