@@ -9,7 +9,7 @@ EXTRAS = $(shell $(PYTHON) -c 'import tomllib; print(*(f"--extra {x}" for x in t
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint types test demo chaos bench docs clean lock
+.PHONY: help setup check lint types test demo chaos bench scale docs clean lock
 
 help: ## what can be made here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -54,6 +54,10 @@ chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and th
 
 bench: $(READY) ## makespan and hub calls against the ideal, as ratios
 	@$(BIN)/python benchmarks/makespan.py
+
+scale: $(TESTED) ## a batch over a cluster: its speed by workers, and 20 worker kills with the hub as the judge
+	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/scale.py --kills 20
 
 lock: ## choose versions anew and write requirements.lock
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv)
