@@ -10,7 +10,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-heade
 OXEN   := .venv-oxen
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint types test test-oxen demo chaos bench docs clean lock
+.PHONY: help setup check lint types test test-oxen demo chaos bench scale docs clean lock
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -63,6 +63,10 @@ chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and th
 
 bench: $(READY) ## makespan and hub calls against the ideal, as ratios
 	@$(BIN)/python benchmarks/makespan.py
+
+scale: $(TESTED) ## a batch over a cluster: its speed by workers, and 20 worker kills with the hub as the judge
+	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/scale.py --kills 20
 
 lock: ## choose versions anew and write requirements.lock
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv)

@@ -281,7 +281,7 @@ class Campaign:
             wait_for_workers(cluster, 3)
             run = cluster.run(
                 str(manifest), "-c", str(PLACES), "-o", str(self.home / "out"), "--shards", "3", "--max-cost", "20",
-                "--settle", f"{SETTLE_S:g}s", "--max-outage", "60s", "--progress", "none", hub=hub.url,
+                "--settle", f"{SETTLE_S:g}s", "--max-outage", "120s", "--progress", "none", hub=hub.url,
             )  # fmt: skip
             self._kill_workers(cluster, run, journal)
             faults.write_text("[]")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 3.0  # `enqueued_at` and `Date` are whole seconds, and one answer's way back is part of the reckoning
 SCANS_THAT_PROVE: Final = 2
+BEGINNING_S: Final = 60.0  # a shard that can be asked once it has begun may be in the making, on a machine that is busy
 DOUBT_S: Final = 60.0  # machines of one hub may disagree about the time: a row so near the window proves no absence
 
 
@@ -126,23 +127,20 @@ def judge(
     verdicts = [verdict for pool in pools for verdict in _judge_pool(pool, taken, theirs, now, settle_s)]
     if not elsewhere.unreadable and not elsewhere.unseen:
         return verdicts
-    settled = {one.submission_id for one in opens if now >= one.ended_at + settle_s}
-    why = {one.submission_id: _disputed_by(one, elsewhere) for one in opens}
-    return [
-        Verdict(v.submission_id, (), 0, why[v.submission_id] if v.submission_id in settled else "")
-        if v.ids and why[v.submission_id]
-        else v
-        for v in verdicts
-    ]
+    by_id = {one.submission_id: one for one in opens}
+    return [_unless_disputed(v, by_id[v.submission_id], elsewhere, now - settle_s) if v.ids else v for v in verdicts]
 
 
-def _disputed_by(one: Open, elsewhere: Elsewhere) -> str:
-    """Why a row that fits this send may be that of a ledger which cannot be asked; nothing where none may have it."""
+def _unless_disputed(verdict: Verdict, one: Open, elsewhere: Elsewhere, settled: float) -> Verdict:
+    """Nothing is adopted that a ledger may own which cannot be asked: a person decides, once that can be told."""
     if elsewhere.unreadable:
-        return f"it may be at the hub, or be another batch's, whose ledger cannot be read: {elsewhere.unreadable}"
-    if one.request_hash in elsewhere.unseen:
-        return "it may be at the hub, or be another shard's, which has a row with the same request"
-    return ""
+        why = f"it may be at the hub, or be another batch's, whose ledger cannot be read: {elsewhere.unreadable}"
+    elif one.request_hash in elsewhere.unseen:
+        why = "it may be at the hub, or be another shard's, which has a row with the same request"
+        settled -= BEGINNING_S
+    else:
+        return verdict
+    return Verdict(one.submission_id, (), 0, why if settled >= one.ended_at else "")
 
 
 def _judge_by_token(one: Open, free: Sequence[Generation], now: float, settle_s: float) -> Verdict:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oxenbatch.plan import Limits
 
 FOLDER: Final = "shards"
+LEASE: Final = "lease.json"  # beside a shard's ledger, where a cluster runs it: before it is sent out, and for good
 MOST: Final = 100_000  # more than any array of jobs that schedulers allow: a larger number is a slip of the finger
 NANOS: Final = 1_000_000_000  # nanodollars in a dollar: what limits are held against
 _NAME: Final = re.compile(r"([1-9][0-9]*)-of-([1-9][0-9]*)")

@@ -22,7 +22,7 @@ from oxenbatch.folder import LEDGER, locked
 from oxenbatch.manifest import Overrides, load_manifest
 from oxenbatch.plan import Limits
 from oxenbatch.sandbox import Sandbox
-from oxenbatch.shards import FOLDER, Shard, all_of
+from oxenbatch.shards import FOLDER, LEASE, Shard, all_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def test_a_lease_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"epoch": 1}', '{"epoch": 1, "max_cost": "much", "holder": ""}'])
 def test_a_lease_that_cannot_be_read_is_the_machines_fault(tmp_path: Path, text: str) -> None:
-    (tmp_path / leases.NAME).write_text(text)
+    (tmp_path / LEASE).write_text(text)
     with pytest.raises(MachineError, match="cannot be read"):
         leases.read(tmp_path)
 

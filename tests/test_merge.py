@@ -24,7 +24,7 @@ from oxenbatch.ledger import merging as rows
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.news import Kept
 from oxenbatch.merge import merge
-from oxenbatch.shards import Shard
+from oxenbatch.shards import LEASE, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -560,6 +560,18 @@ def test_where_all_shards_can_be_asked_no_request_is_in_doubt(home: Home) -> Non
     three.close()
     three.path.write_bytes(b"garbage")
     assert parts.unseen(one.ledger, [two.path, three.path], [hashed]) == {hashed}
+    three.path.unlink()
+    assert parts.unseen(one.ledger, [two.path, three.path], [hashed]) == {hashed}
+
+
+def test_a_shard_that_a_cluster_has_not_begun_has_sent_nothing(home: Home) -> None:
+    same = by_owner(2, {"prompt": "the same"})
+    batch = home.shard(1, 2)
+    (hashed,) = stage_shard(batch, Shard(1, 2), *same.values())
+    (home.folder / "shards" / "2-of-2").mkdir()
+    assert parts.unseen(batch.ledger, [], [hashed]) == {hashed}, "it may run on another machine, and on its disk"
+    (home.folder / "shards" / "2-of-2" / LEASE).write_text("{}")
+    assert parts.unseen(batch.ledger, [], [hashed]) == frozenset()
 
 
 def test_a_lost_ledger_is_not_rebuilt_from_what_may_be_another_shards(home: Home) -> None:

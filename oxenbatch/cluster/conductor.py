@@ -66,8 +66,8 @@ class Conductor:
         self._grants: dict[Shard, int] = {}
         """What each shard may have committed, in nanodollars, as its lease says; together never above the limit."""
         self._hungry: dict[Shard, purse.Hungry] = {}
-        self._deaths: dict[Shard, int] = {}
-        """The newest event of each shard when dask last gave it up."""
+        self._deaths: dict[Shard, tuple[int, float]] = {}
+        """The newest event of each shard that dask has given up, and since when it has been that."""
         self.sends_before: dict[Shard, int] = {}
         """POSTs of each shard before this run."""
         self._outcomes: dict[Shard, Outcome] = {}
@@ -228,15 +228,17 @@ class Conductor:
             self._give_back(shard, starved=outcome.starved)
 
     def _was_killed(self, shard: Shard) -> None:
-        """Dask has seen several workers die over the shard: it goes out again as long as that gets it any further."""
+        """Dask has seen several workers die over the shard: it goes out again, unless that has long been in vain."""
         path, stands = self._folder_of(shard) / LEDGER, 0
         with contextlib.suppress(MachineError), Ledger.open(path) as ledger:
             stands = reads.newest_event(ledger)
-        if self._deaths.get(shard) == stands:
+        last, since = self._deaths.get(shard, (-1, 0.0))
+        if last != stands:
+            self._deaths[shard] = (stands, time.monotonic())
+        elif time.monotonic() - since > self._job.limits.max_outage_s:
             words = f"the workers of shard {shard} die, one after another, without getting any further"
             self._outcomes[shard] = Outcome(shard, TryAgain.exit_code, reasons=(words,))
             return
-        self._deaths[shard] = stands
         self._send_again(shard, self._grants.get(shard))
 
     # -- money --------------------------------------------------------------------------------------------------------

@@ -13,15 +13,14 @@ import json
 import os
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from oxenbatch.download import fsync_folder
 from oxenbatch.errors import MachineError, printable
+from oxenbatch.shards import LEASE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NAME: Final = "lease.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Lease:
 
 def read(folder: Path) -> Lease | None:
     """The shard's lease, or None where it has none yet; `MachineError` where it cannot be read."""
-    path = folder / NAME
+    path = folder / LEASE
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         money = told["max_cost"]
@@ -50,7 +49,7 @@ def read(folder: Path) -> Lease | None:
 
 def write(folder: Path, lease: Lease) -> None:
     """The shard's lease is this one, durably; call with the shard's lock held."""
-    path, part = folder / NAME, folder / f"{NAME}.part"
+    path, part = folder / LEASE, folder / f"{LEASE}.part"
     money = None if lease.max_cost is None else f"{lease.max_cost:f}"
     try:
         with part.open("w", encoding="utf-8") as file:

@@ -16,7 +16,7 @@ from oxenbatch.errors import ConfigProblem, OxenbatchError, printable
 from oxenbatch.jobs import request_hash
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
-from oxenbatch.shards import Shard
+from oxenbatch.shards import LEASE, Shard, all_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -100,7 +100,11 @@ def unseen(ledger: Ledger, siblings: Iterable[Path], hashes: Collection[str]) ->
     mine = shard_of(ledger)
     if not rows or mine is None:
         return frozenset()
-    home, seen = ledger.path.resolve().parent.parent, {mine.number}
+    home = ledger.path.resolve().parent.parent
+    # A folder that was made for a shard, on the disk that all share, and has no ledger yet: it has sent nothing.
+    folders = ((shard.number, home / shard.folder) for shard in all_of(mine.total))
+    idle = {number for number, path in folders if (path / LEASE).exists() and not (path / ledger.path.name).exists()}
+    seen = {mine.number} | idle
     for path in siblings:
         if path.resolve().parent.parent == home:
             try:

@@ -51,9 +51,10 @@ def test_three_jobs_of_an_array_at_once_make_every_row_once_within_one_limit(tmp
         desk = Desk(tmp_path, hub)
         manifest(desk)
         running = [desk.start("run", "m.jsonl", "--shard", f"{n}/3", "-c", "8") for n in (1, 2, 3)]
-        codes = [one.communicate(timeout=120) and one.returncode for one in running]
+        for one in running:
+            one.communicate(timeout=120)
 
-        assert codes == [0, 0, 0]
+        assert [one.returncode for one in running] == [0, 0, 0]
         assert desk.made() == desk.posts() == ROWS
         assert hub.record()["peak_active"] <= 8
         assert list(shards(desk)) == ["1-of-3", "2-of-3", "3-of-3"]
