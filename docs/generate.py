@@ -95,9 +95,9 @@ class Shell:
         """Both stand in the transcript."""
         self.shown.append(f"$ {typed}\n{printed}")
 
-    def serve(self, faults: str) -> None:
+    def serve(self, faults: str | None = None) -> None:
         """The stand-in hub is served in the background, on a port that the page calls 8123."""
-        typed = f"oxenbatch sandbox --port 8123 --speed 100 --faults {faults}"
+        typed = "oxenbatch sandbox --port 8123 --speed 100" + (f" --faults {faults}" if faults else "")
         hub = self.start(typed.replace("8123", "0"))
         self.hubs.append(hub)
         assert hub.stdout is not None  # noqa: S101 - asked for as a pipe
@@ -206,6 +206,28 @@ def dry(shell: Shell) -> None:
     shell.run("oxenbatch run manifests/ocean-loops.yaml --sandbox --dry-run")
 
 
+def inputs(shell: Shell) -> None:
+    shell.serve()
+    run = "oxenbatch run manifests/edits.yaml --hub http://127.0.0.1:8123"
+    shell.run(run)
+    shell.run("oxenbatch show manifests/edits.yaml still")
+    shell.sql("manifests/out/edits/ledger.db", "select path, address from input_files join inputs on id = input_id")
+    shell.record("posts", "stored", "charged")
+    shell.run(f"{run}    # again")
+
+
+def bad_inputs(shell: Shell) -> None:
+    (shell.folder / "secret.png").write_bytes((shell.folder / "manifests/refs/mug.png").read_bytes())
+    (shell.folder / "manifests/refs/page.png").write_text("<html>Not found</html>")
+    (shell.folder / "manifests/refs/clip.mp4").write_bytes((ROOT / "oxenbatch/sandbox/clip.mp4").read_bytes())
+    names = ("refs/mugg.png", "refs/page.png", "refs/clip.mp4", "../secret.png")
+    rows = "".join(f"  - {{prompt: On white, input_image: {name}}}\n" for name in names)
+    text = f"model: nano-banana-2\ninputs: {{namespace: my-org, repo: my-refs}}\nprompts:\n{rows}"
+    (shell.folder / "manifests/bad.yaml").write_text(text)
+    shell.run("cat manifests/bad.yaml")
+    shell.run("oxenbatch run manifests/bad.yaml --sandbox")
+
+
 def reading(shell: Shell) -> None:
     shell.start("oxenbatch run manifests/product-shots.csv --sandbox").communicate(timeout=PATIENCE_S)
     shell.run("oxenbatch status manifests/product-shots.csv")
@@ -309,7 +331,7 @@ def expansion() -> str:
     )  # fmt: skip
 
 
-STORIES = (demo, killed, wrong, dry, reading, lost_answers, busy_hub, bad_files)
+STORIES = (demo, killed, wrong, dry, inputs, bad_inputs, reading, lost_answers, busy_hub, bad_files)
 TABLES = (commands, diagram, states, events, fault_kinds, expansion)
 BLOCKS: dict[str, Callable[[], str]] = {
     story.__name__.replace("_", "-"): cache(in_a_shell(story)) for story in STORIES
