@@ -119,6 +119,7 @@ class InputFiles:
         self._is_placed = is_placed
         """The manifest says where at the hub they are kept."""
         self._home: Path | None = None
+        self._folders: dict[Path, Path] = {}
         self._found: dict[str, InputFile | InputFault] = {}
 
     def replaced(self, value: Any, where: Marks, found: list[InputFile]) -> Any:
@@ -191,7 +192,7 @@ class InputFiles:
             raise InputFault(f"{shown(name)} is no address and no name of a file")
         try:
             home = self._root()
-            path = (home / name).resolve(strict=True)
+            path = self._resolved(home / name)
             found = path.stat()
         except FileNotFoundError:
             raise InputFault(
@@ -209,6 +210,16 @@ class InputFiles:
         if not stat.S_ISREG(found.st_mode):
             raise InputFault(f"{shown(name)} is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no plain file'}")
         return path, found.st_size
+
+    def _resolved(self, path: Path) -> Path:
+        """Where the path really leads; folders are followed once, since a million files lie in few of them."""
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            if len(self._folders) >= REMEMBERED:
+                self._folders.clear()
+            folder = self._folders[path.parent] = path.parent.resolve(strict=True)
+        found = folder / path.name
+        return found.resolve(strict=True) if path.name in ("", "..") or found.is_symlink() else found
 
     def _root(self) -> Path:
         if self._home is None:
