@@ -202,9 +202,11 @@ def _inside(repository: Path, path: str) -> Path:
 
 def _commit(repo: Any, repository: Path, told: Published, message: str) -> None:
     """What is new in the working folder is a commit; nothing happens where nothing is."""
-    for stray in repository.rglob("*.part"):  # a publication was killed
-        if STORE not in stray.relative_to(repository).parts:
-            stray.unlink()
+    for folder, inner, files in os.walk(repository):
+        inner[:] = [name for name in inner if name != STORE]
+        for name in files:
+            if name.endswith(".part"):  # a publication was killed
+                (Path(folder) / name).unlink()
     repo.add(str(repository))  # what is gone as well
     if not repo.status().is_clean():
         told.commit = str(repo.commit(message).id)
