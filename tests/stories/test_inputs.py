@@ -156,6 +156,15 @@ def test_what_cannot_be_stored_stops_sending_with_a_clear_reason(
     assert world.states() == {"pending": 1}
 
 
+def test_one_odd_refusal_stops_no_run(tmp_path: Path) -> None:
+    world = world_of(
+        tmp_path, "a.png", faults=[{"do": "refuse_key", "on": "PUT /repos/file", "status": 403, "times": 1}]
+    )
+    world.run()
+
+    world.assert_whole()
+
+
 def test_what_is_paid_is_collected_although_nothing_more_can_be_stored(tmp_path: Path) -> None:
     world = world_of(
         tmp_path, "a.png", faults=[{"do": "refuse_key", "status": 403, "on": "PUT /repos/file", "after": 1}]
