@@ -211,6 +211,10 @@ def test_a_folder_that_is_something_else_is_left_alone(desk: Desk) -> None:
 
     assert "work is no Oxen repository, and not empty" in said
     assert [path.name for path in (desk.folder / "work").iterdir()] == ["mine.txt"]
+    for name in ("work/mine.txt", "nowhere"):
+        if name == "nowhere":
+            (desk.folder / name).symlink_to("gone")
+        assert f"{name} is no folder" in desk.call("out/set", "--repository", name, "--dry-run", code=2).stderr
 
 
 def test_a_damaged_result_is_not_committed(desk: Desk) -> None:

@@ -57,10 +57,7 @@ def publish(
     for an address, and is asked only where something is pushed.
     """
     told = Published(to=str(repository))
-    if repository.exists() and any(repository.iterdir()) and not (repository / STORE).is_dir():
-        raise UsageProblem(
-            f"{printable(repository)} is no Oxen repository, and not empty: name another with --repository"
-        )
+    _refuse_strangers(repository)
     remote = remote or _remote_of(repository)
     if dry_run:
         _bring(publication, repository, told, dry_run=True)
@@ -87,6 +84,15 @@ def publish(
     except OSError as error:
         raise MachineError(f"cannot write into {printable(repository)}: {error.strerror or error}") from error
     return told
+
+
+def _refuse_strangers(repository: Path) -> None:
+    """`UsageProblem` where something else lies there than a repository, or nothing."""
+    if not os.path.lexists(repository) or (repository / STORE).is_dir():
+        return
+    if not repository.is_dir() or any(repository.iterdir()):
+        words = "is no Oxen repository, and not empty" if repository.is_dir() else "is no folder"
+        raise UsageProblem(f"{printable(repository)} {words}: name another with --repository")
 
 
 def _library() -> Any:
