@@ -211,10 +211,11 @@ def test_a_folder_that_is_something_else_is_left_alone(desk: Desk) -> None:
 
     assert "work is no Oxen repository, and not empty" in said
     assert [path.name for path in (desk.folder / "work").iterdir()] == ["mine.txt"]
-    for name in ("work/mine.txt", "nowhere"):
-        if name == "nowhere":
-            (desk.folder / name).symlink_to("gone")
-        assert f"{name} is no folder" in desk.call("out/set", "--repository", name, "--dry-run", code=2).stderr
+    desk.repository.write_text("mine")
+    assert "out/.set.oxen is no folder" in desk.call(code=2).stderr
+    desk.repository.unlink()
+    desk.repository.symlink_to("gone")
+    assert "out/.set.oxen is no folder" in desk.call(code=2).stderr
 
 
 def test_a_damaged_result_is_not_committed(desk: Desk) -> None:
