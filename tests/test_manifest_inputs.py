@@ -266,6 +266,15 @@ def test_a_file_without_a_place_at_the_hub_is_told_with_what_to_write(folder: Pa
     assert "add 'inputs: {namespace: …, repo: …}' at its top" in told
 
 
+def test_without_a_place_a_bare_word_may_be_one_that_the_hub_knows(folder: Path) -> None:
+    text = "prompts:\n  - {prompt: x, input_image: file-123}\n"
+    (row,) = rows(folder, "model: nano-banana-2\n" + text)
+
+    assert row.parameters["input_image"] == "file-123"
+    (problem,) = read(folder, HEAD + text)
+    assert "'file-123' does not exist in" in str(problem)
+
+
 def test_files_may_lie_in_a_folder_elsewhere_if_the_head_says_so(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/a.png").write_bytes(png(5))

@@ -28,6 +28,10 @@ SETTLED_S: Final = 2.0  # a file changed so lately may change again within the s
 DEEPEST: Final = 4  # levels of lists and mappings in a schema that are looked through for media
 
 _ADDRESS: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_PATH: Final = re.compile(
+    r"[/\\]|\.(?:png|jpe?g|gif|webp|bmp|tiff?|avif|heic|mp4|m4v|mov|webm)\Z", re.IGNORECASE
+)  # fmt: skip
+"""What can only be meant as a file of this machine."""
 _ALWAYS: Final = re.compile(r"input_(image|video|audio|media|mask|frame)s?(_ur[il]s?)?|(image|video)_ur[il]s?")
 _OFTEN: Final = re.compile(r"(?:.*_)?(image|video|audio|mask|frame)s?(_ur[il]s?)?")
 _RENDERED: Final = re.compile(r"image|video|audio|media|file|upload|mask", re.IGNORECASE)
@@ -127,6 +131,8 @@ class InputFiles:
         if isinstance(value, str):
             if where.kind is None or not value or _ADDRESS.match(value):
                 return value
+            if not self._is_placed and not _PATH.search(value):
+                return value  # a word that the hub may know a file by
             file = self._at(value)
             kind = "video" if file.extension in VIDEOS else "image"
             if where.kind in ("image", "video") and kind != where.kind:
