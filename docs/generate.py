@@ -96,9 +96,9 @@ class Shell:
         """Both stand in the transcript."""
         self.shown.append(f"$ {typed}\n{printed}")
 
-    def serve(self, faults: str) -> None:
+    def serve(self, faults: str | None = None) -> None:
         """The stand-in hub is served in the background, on a port that the page calls 8123."""
-        typed = f"oxenbatch sandbox --port 8123 --speed 100 --faults {faults}"
+        typed = "oxenbatch sandbox --port 8123 --speed 100" + (f" --faults {faults}" if faults else "")
         hub = self.start(typed.replace("8123", "0"))
         self.hubs.append(hub)
         assert hub.stdout is not None  # noqa: S101 - asked for as a pipe
@@ -226,6 +226,28 @@ def planned(shell: Shell) -> None:
 def one_model(shell: Shell) -> None:
     shell.run("oxenbatch models flux --sandbox")
     shell.run("oxenbatch model nano-banana-2 --sandbox")
+
+
+def inputs(shell: Shell) -> None:
+    shell.serve()
+    run = "oxenbatch run manifests/edits.yaml --hub http://127.0.0.1:8123"
+    shell.run(run)
+    shell.run("oxenbatch show manifests/edits.yaml still")
+    shell.sql("manifests/out/edits/ledger.db", "select path, address from input_files join inputs on id = input_id")
+    shell.record("posts", "stored", "charged")
+    shell.run(f"{run}    # again")
+
+
+def bad_inputs(shell: Shell) -> None:
+    (shell.folder / "secret.png").write_bytes((shell.folder / "manifests/refs/mug.png").read_bytes())
+    (shell.folder / "manifests/refs/page.png").write_text("<html>Not found</html>")
+    (shell.folder / "manifests/refs/clip.mp4").write_bytes((ROOT / "oxenbatch/sandbox/clip.mp4").read_bytes())
+    names = ("refs/mugg.png", "refs/page.png", "refs/clip.mp4", "../secret.png")
+    rows = "".join(f"  - {{prompt: On white, input_image: {name}}}\n" for name in names)
+    text = f"model: nano-banana-2\ninputs: {{namespace: my-org, repo: my-refs}}\nprompts:\n{rows}"
+    (shell.folder / "manifests/bad.yaml").write_text(text)
+    shell.run("cat manifests/bad.yaml")
+    shell.run("oxenbatch run manifests/bad.yaml --sandbox")
 
 
 def reading(shell: Shell) -> None:
@@ -395,7 +417,7 @@ def metrics() -> str:
 
 STORIES = (
     demo, killed, wrong, checked, planned, one_model, reading, status, lost_answers, busy_hub, bad_files,
-    exporting, odd_results, reporting,
+    inputs, bad_inputs, exporting, odd_results, reporting,
 )  # fmt: skip
 TABLES = (
     commands, diagram, states, events, fault_kinds, expansion, nightly_service, nightly_timer, metrics

@@ -113,7 +113,7 @@ class ConfigProblem(OxenbatchError):
 
 
 # Where several hold, the first of these is the run's exit code (the contract, section 3).
-EXIT_PRECEDENCE: tuple[int, ...] = (1, 74, 77, 4, 5, 69, 130, 143, 75, 3, 0)
+EXIT_PRECEDENCE: tuple[int, ...] = (1, 74, 77, 4, 65, 5, 69, 130, 143, 75, 3, 0)
 
 
 def gravest(codes: set[int]) -> int:

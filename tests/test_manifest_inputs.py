@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from world import picture
 
 from oxenbatch.catalog import Catalog
 from oxenbatch.errors import ManifestError, Problem
@@ -24,17 +23,9 @@ STAND_IN = Catalog.from_answer({"data": [model.shown() for model in CATALOGUE.va
 HEAD = "model: nano-banana-2\ninputs: {namespace: ox, repo: refs}\n"
 
 
-def png(colour: int = 0) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes([0, colour])))
-        + chunk(b"IEND", b"")
-    )
+def png(number: int = 0) -> bytes:
+    """One of many small pictures."""
+    return picture(b"number\0%d" % number)
 
 
 @pytest.fixture
@@ -257,13 +248,22 @@ def test_no_name_whatsoever_is_more_than_a_fault(folder: Path, name: str) -> Non
 def test_a_file_that_is_too_large_is_not_even_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "LARGEST", 50)
 
-    assert complaint(folder, "refs/ox.png").endswith("'refs/ox.png' has 67 bytes, expected at most 50")
+    assert complaint(folder, "refs/ox.png").endswith(f"'refs/ox.png' has {len(png())} bytes, expected at most 50")
 
 
 def test_a_file_without_a_place_at_the_hub_is_told_with_what_to_write(folder: Path) -> None:
     told = complaint(folder, "refs/ox.png", "model: nano-banana-2\n# no place\n")
 
     assert "add 'inputs: {namespace: …, repo: …}' at its top" in told
+
+
+def test_without_a_place_a_bare_word_may_be_one_that_the_hub_knows(folder: Path) -> None:
+    text = "prompts:\n  - {prompt: x, input_image: file-123}\n"
+    (row,) = rows(folder, "model: nano-banana-2\n" + text)
+
+    assert row.parameters["input_image"] == "file-123"
+    (problem,) = read(folder, HEAD + text)
+    assert "'file-123' does not exist in" in str(problem)
 
 
 def test_files_may_lie_in_a_folder_elsewhere_if_the_head_says_so(folder: Path, tmp_path: Path) -> None:

@@ -391,8 +391,8 @@ def test_a_row_has_a_prompt_or_a_multi_prompt_and_not_both(tmp_path: Path) -> No
     assert "has both prompt and multi_prompt" in complaint(tmp_path, f"- {{prompt: x, {parts}}}\n")
     assert "prompt" not in rows(tmp_path, f"defaults: {{prompt: d}}\nprompts: [{{{parts}}}]\n")[0].parameters
     assert rows(tmp_path, f"defaults: {{{parts}}}\nprompts: [x]\n")[0].parameters == {"prompt": "x"}
-    assert rows(tmp_path, "model: upscaler\nprompts: [{input_image: 'https://u/'}]\n", CATALOG)[0].parameters == {
-        "input_image": "https://u/"
+    assert rows(tmp_path, "model: upscaler\nprompts: [{input_image: u}]\n", CATALOG)[0].parameters == {
+        "input_image": "u"
     }
     assert "has no prompt" in complaint(tmp_path, "model: kling-video\nprompts: [{seed: 1}]\n", CATALOG)
     assert "expected at most 100,000" in complaint(tmp_path, f"- {'x' * 100_001}\n")

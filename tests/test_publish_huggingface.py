@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hf_endpoint import TOKEN, Endpoint, served
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 from world import World, rows
 
 from oxenbatch.cli import cli
@@ -185,6 +186,7 @@ def test_a_data_set_that_is_not_there_and_a_hub_that_is_not_are_told(
     result = publish(batch, to="hf:me/other")
     assert (code(result), "there is no data set me/other" in str(result.exception)) == (2, True)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)  # the library tries for half a minute
     result = publish(batch)
     assert (code(result), "cannot be reached" in str(result.exception)) == (69, True)
 

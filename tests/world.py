@@ -20,6 +20,7 @@ import tempfile
 import zlib
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -33,9 +34,10 @@ from oxenbatch import __version__, download
 from oxenbatch.dataset import metadata, replacing
 from oxenbatch.folder import want_lost_again
 from oxenbatch.hub import Hub
-from oxenbatch.jobs import Row
+from oxenbatch.jobs import InputFile, Row
 from oxenbatch.ledger import reads, results, runs, sends, staging
 from oxenbatch.ledger.book import Ledger
+from oxenbatch.manifest.inputs import InputFiles, Marks
 from oxenbatch.plan import Limits
 from oxenbatch.runner import ModelFacts, Runner, Summary
 from oxenbatch.sandbox import files
@@ -416,14 +418,29 @@ def small(generation: Generation) -> tuple[str, bytes]:
     if generation.media_type == "video":
         return render(generation)
 
+    return "image/png", picture(b"generation\0" + generation.id.encode())
+
+
+def picture(words: bytes) -> bytes:
+    """A small PNG with these words in it."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
-    words = b"generation\0" + generation.id.encode()
     dots = zlib.compress(bytes(9 * 8))
     parts = (chunk(b"IHDR", header), chunk(b"tEXt", words), chunk(b"IDAT", dots), chunk(b"IEND", b""))
-    return "image/png", b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def with_file(row: Row, root: Path) -> Row:
+    """The row with a picture of its own, which lies in the folder `root`."""
+    path = root / f"{row.number}.png"
+    path.write_bytes(picture(b"number\0%d" % row.number))
+    found: list[InputFile] = []
+    value = InputFiles(root).replaced([path.name], Marks("image"), found)
+    parameters = {**row.parameters, "input_images": value}
+    return replace(row, parameters=parameters, inputs=tuple(found), written={"input_images": [path.name]})
 
 
 async def _quietly(tasks: Iterable[asyncio.Task[Any]]) -> None:

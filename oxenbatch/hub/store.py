@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TRIES: Final = 3
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a repository's commit of a large file takes its time
+ANSWER_MAX: Final = 1 << 20  # bytes; a commit's description has some hundreds
 PASSING: Final = frozenset({409, 423, 425})  # another commit was faster
 
 
@@ -51,7 +52,7 @@ class Store:
 
     async def has(self, name: str, size: int) -> bool:
         """Whether the hub has this file already; only ever an opinion that saves an upload."""
-        response = await self._ask("HEAD", self._path(name), headers={"Accept-Encoding": "identity"})
+        response, _ = await self._ask("HEAD", self._path(name), headers={"Accept-Encoding": "identity"})
         return response.status_code == 200 and response.headers.get("content-length") in (None, str(size))
 
     async def put(self, name: str, file: BinaryIO, media_type: str) -> None:
@@ -63,12 +64,12 @@ class Store:
             file.seek(0)
             timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None)
             parts = {"file": (name, file, media_type)}
-            response = await self._ask("PUT", path, data=form, files=parts, timeout=timeout)
+            response, content = await self._ask("PUT", path, data=form, files=parts, timeout=timeout)
             if response.status_code == 413:
                 raise TooLargeToStore(f"PUT {path}: HTTP 413")
             if response.status_code in PASSING:
                 raise HubTrouble(f"PUT {path}: HTTP {response.status_code}", cause=Cause.HUB)
-            self._understood(response, response.content, f"PUT {path}")
+            self._understood(response, content, f"PUT {path}")
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(is_passing),
@@ -84,9 +85,16 @@ class Store:
             raise RuntimeError("files are stored only where the manifest says where")
         return self.place.path(name)
 
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _ask(self, method: str, path: str, **options: Any) -> tuple[httpx.Response, bytes]:
+        """The answer and its first bytes: no answer about a file needs more."""
+        content = b""
         try:
-            return await self._client.request(method, f"{self._origin}/api{path}", **options)
+            async with self._client.stream(method, f"{self._origin}/api{path}", **options) as response:
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > ANSWER_MAX:
+                        break
+            return response, content
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             self._out_of_reach()
             raise HubTrouble(f"{method} {path}: {why(error)}", cause=Cause.HUB) from None

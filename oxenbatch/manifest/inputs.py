@@ -28,6 +28,10 @@ SETTLED_S: Final = 2.0  # a file changed so lately may change again within the s
 DEEPEST: Final = 4  # levels of lists and mappings in a schema that are looked through for media
 
 _ADDRESS: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_PATH: Final = re.compile(
+    r"[/\\]|\.(?:png|jpe?g|gif|webp|bmp|tiff?|avif|heic|mp4|m4v|mov|webm)\Z", re.IGNORECASE
+)  # fmt: skip
+"""What can only be meant as a file of this machine."""
 _ALWAYS: Final = re.compile(r"input_(image|video|audio|media|mask|frame)s?(_ur[il]s?)?|(image|video)_ur[il]s?")
 _OFTEN: Final = re.compile(r"(?:.*_)?(image|video|audio|mask|frame)s?(_ur[il]s?)?")
 _RENDERED: Final = re.compile(r"image|video|audio|media|file|upload|mask", re.IGNORECASE)
@@ -119,6 +123,7 @@ class InputFiles:
         self._is_placed = is_placed
         """The manifest says where at the hub they are kept."""
         self._home: Path | None = None
+        self._folders: dict[Path, Path] = {}
         self._found: dict[str, InputFile | InputFault] = {}
 
     def replaced(self, value: Any, where: Marks, found: list[InputFile]) -> Any:
@@ -126,6 +131,8 @@ class InputFiles:
         if isinstance(value, str):
             if where.kind is None or not value or _ADDRESS.match(value):
                 return value
+            if not self._is_placed and not _PATH.search(value):
+                return value  # a word that the hub may know a file by
             file = self._at(value)
             kind = "video" if file.extension in VIDEOS else "image"
             if where.kind in ("image", "video") and kind != where.kind:
@@ -191,7 +198,7 @@ class InputFiles:
             raise InputFault(f"{shown(name)} is no address and no name of a file")
         try:
             home = self._root()
-            path = (home / name).resolve(strict=True)
+            path = self._resolved(home / name)
             found = path.stat()
         except FileNotFoundError:
             raise InputFault(
@@ -209,6 +216,16 @@ class InputFiles:
         if not stat.S_ISREG(found.st_mode):
             raise InputFault(f"{shown(name)} is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no plain file'}")
         return path, found.st_size
+
+    def _resolved(self, path: Path) -> Path:
+        """Where the path really leads; folders are followed once, since a million files lie in few of them."""
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            if len(self._folders) >= REMEMBERED:
+                self._folders.clear()
+            folder = self._folders[path.parent] = path.parent.resolve(strict=True)
+        found = folder / path.name
+        return found.resolve(strict=True) if path.name in ("", "..") or found.is_symlink() else found
 
     def _root(self) -> Path:
         if self._home is None:

@@ -57,10 +57,7 @@ def publish(
     for an address, and is asked only where something is pushed.
     """
     told = Published(to=str(repository))
-    if repository.exists() and any(repository.iterdir()) and not (repository / STORE).is_dir():
-        raise UsageProblem(
-            f"{printable(repository)} is no Oxen repository, and not empty: name another with --repository"
-        )
+    _refuse_strangers(repository)
     remote = remote or _remote_of(repository)
     if dry_run:
         _bring(publication, repository, told, dry_run=True)
@@ -87,6 +84,15 @@ def publish(
     except OSError as error:
         raise MachineError(f"cannot write into {printable(repository)}: {error.strerror or error}") from error
     return told
+
+
+def _refuse_strangers(repository: Path) -> None:
+    """`UsageProblem` where something else lies there than a repository, or nothing."""
+    if not os.path.lexists(repository) or (repository / STORE).is_dir():
+        return
+    if not repository.is_dir() or any(repository.iterdir()):
+        words = "is no Oxen repository, and not empty" if repository.is_dir() else "is no folder"
+        raise UsageProblem(f"{printable(repository)} {words}: name another with --repository")
 
 
 def _library() -> Any:
@@ -202,12 +208,12 @@ def _inside(repository: Path, path: str) -> Path:
 
 def _commit(repo: Any, repository: Path, told: Published, message: str) -> None:
     """What is new in the working folder is a commit; nothing happens where nothing is."""
-    for stray in repository.rglob("*.part"):  # a publication was killed
-        if STORE not in stray.relative_to(repository).parts:
-            stray.unlink()
-    for path in repo.status().removed_files():
-        repo.rm(str(repository / path))
-    repo.add(str(repository))
+    for folder, inner, files in os.walk(repository):
+        inner[:] = [name for name in inner if name != STORE]
+        for name in files:
+            if name.endswith(".part"):  # a publication was killed
+                (Path(folder) / name).unlink()
+    repo.add(str(repository))  # what is gone as well
     if not repo.status().is_clean():
         told.commit = str(repo.commit(message).id)
 
@@ -221,11 +227,12 @@ def _message(told: Published) -> str:
 @contextlib.contextmanager
 def _alone(repository: Path) -> Iterator[None]:
     """No other publication works on this repository meanwhile."""
-    try:
-        with locked(repository / STORE, repository / STORE / "no ledger"):
-            yield
-    except TryAgain:
-        raise TryAgain(f"another publication works on {printable(repository)}; this one leaves it alone") from None
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(repository / STORE, repository / STORE / "no ledger"))
+        except TryAgain:
+            raise TryAgain(f"another publication works on {printable(repository)}; this one leaves it alone") from None
+        yield
 
 
 @contextlib.contextmanager
@@ -273,16 +280,22 @@ def _talking_to_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_ours(repository: Path, remote: str | None) -> Iterator[None]:
-    """oxenai's errors, which are all ValueErrors, by their words."""
+    """oxenai's errors, which are all ValueErrors, by their words; and what its Rust gives up about."""
     try:
         yield
     except ValueError as error:
+        raise _ours(str(error), printable(repository), printable(remote or "")) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # no class that could be imported, and no Exception
+            raise
         raise _ours(str(error), printable(repository), printable(remote or "")) from error
 
 
 def _ours(words: str, repository: str, remote: str) -> OxenbatchError:
     said = printable(" ".join(words.split()), 300)
     text = words.lower()
+    if "while lock file" in text:
+        return TryAgain(f"another program works on {repository}; this one leaves it alone")
     if "not found" in text and "remote" in text:
         return UsageProblem(f"there is no repository at {remote}, or this key may not see it: create it, then publish")
     if "authentication" in text or "unauthenticated" in text or "401" in text:

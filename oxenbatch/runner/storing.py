@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 IN_MEMORY: Final = 64 * 2**20  # bytes: nearly every image; what is larger is copied beside, for as long as it is sent
 
 
+class _Changed(Exception):
+    """The file is not the one that the manifest was read with."""
+
+
 class Storing:
     """Stores what is due and not at the hub yet; each file once, by its bytes."""
 
@@ -59,6 +63,7 @@ class Storing:
     async def _store(self, one: Unstored, folder: str) -> None:
         """The hub has the file and the ledger knows, or the run sends nothing more."""
         desk = self.desk
+        refused = False
         while not desk.over and not desk.stops:
             try:
                 if not await desk.hub.store.has(one.name, one.bytes):
@@ -68,9 +73,12 @@ class Storing:
                 await desk.clerk.do(inputs.stored, one.input_id, folder + one.name, at=desk.hub.time.now())
             except OSError as error:
                 desk.stop(Stop.INPUTS, f"{_shown(one)} cannot be read: {error.strerror or error}")
-            except ValueError as error:
-                desk.stop(Stop.INPUTS, str(error))
+            except _Changed as changed:
+                desk.stop(Stop.INPUTS, str(changed))
             except HubTrouble as trouble:
+                if trouble.cause is Cause.KEY and not refused:
+                    refused = True  # one odd answer stops no run, and asking again costs nothing
+                    continue
                 await self._troubled(one, trouble)
             else:
                 desk.went("store files", well=True)
@@ -80,7 +88,7 @@ class Storing:
     def _snapshot(self, one: Unstored) -> BinaryIO:
         """The bytes that the manifest was read with: what has changed since is never stored by their name."""
         if self._root is None or not one.path:
-            raise ValueError(f"{one.name}: no file of the manifest has these bytes any more, and a row needs them")
+            raise _Changed(f"{one.name}: no file of the manifest has these bytes any more, and a row needs them")
         copy: BinaryIO = io.BytesIO() if one.bytes <= IN_MEMORY else tempfile.TemporaryFile()  # noqa: SIM115 - returned
         digest = hashlib.sha256()
         with (self._root / one.path).open("rb") as file:
@@ -89,7 +97,7 @@ class Storing:
                 copy.write(chunk)
         if digest.hexdigest() != one.name.partition(".")[0]:
             copy.close()
-            raise ValueError(f"{_shown(one)} was changed since the manifest was read: run it again")
+            raise _Changed(f"{_shown(one)} was changed since the manifest was read: run it again")
         return copy
 
     async def _troubled(self, one: Unstored, trouble: HubTrouble) -> None:

@@ -12,12 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from world import World, rows, scratch
+from world import World, rows, scratch, with_file
 
 from oxenbatch.plan import Limits
 from oxenbatch.sandbox.mishaps import KINDS
+from oxenbatch.wire import InputPlace
 
-POST, LIST, ONE, HISTORY, EVENTS, FILE = (
+STORE, POST, LIST, ONE, HISTORY, EVENTS, FILE = (
+    "PUT /repos/file",
     "POST /ai/queue",
     "GET /ai/queue",
     "GET /ai/queue/ID",
@@ -25,7 +27,15 @@ POST, LIST, ONE, HISTORY, EVENTS, FILE = (
     "GET /events",
     "GET /files/ID",
 )
-OPERATIONS = {"post": POST, "list": LIST, "get": ONE, "history": HISTORY, "events": EVENTS, "file": FILE}
+OPERATIONS = {
+    "store": STORE,
+    "post": POST,
+    "list": LIST,
+    "get": ONE,
+    "history": HISTORY,
+    "events": EVENTS,
+    "file": FILE,
+}
 Cell = tuple[dict[str, int], int, int, int]
 
 
@@ -53,7 +63,11 @@ def play(operation: str, words: str) -> Cell:
     batch = [replace(row, samples=2 if row.number == 2 else 1) for row in rows(4)]
     limits = Limits(concurrency=4, settle_s=20.0, max_outage_s=600.0)
     with scratch() as folder:
-        world = World(folder, batch, faults=[fault, *beside], limits=limits, seed="matrix")
+        stores: dict[str, Any] = {}
+        if operation == "store":
+            stores = {"inputs": InputPlace("ox", "refs"), "inputs_root": folder}
+            batch = [with_file(row, folder) for row in batch]
+        world = World(folder / "out", batch, faults=[fault, *beside], limits=limits, seed="matrix", **stores)
         summary = world.run(within_s=24 * 3600.0)
         assert summary is not None
         assert not world.paid() - world.wanted(), "paid twice"
@@ -72,6 +86,21 @@ def play(operation: str, words: str) -> Cell:
 # fmt: off
 MATRIX = [
     # operation  fault                                               the five files                     P  A  exit
+    ("store",     "die",                                               "5 downloaded",                    4, 1, 0),
+    ("store",     "lose_answer",                                       "5 downloaded",                    4, 1, 0),
+    ("store",     "hang seconds=130",                                  "5 downloaded",                    4, 1, 0),
+    ("store",     "rate_limit",                                        "5 downloaded",                    4, 1, 0),
+    ("store",     "server_error",                                      "5 downloaded",                    4, 1, 0),
+    ("store",     "server_error times=null",                           "5 pending",                       0, 0, 69),
+    ("store",     "proxy_page",                                        "5 downloaded",                    4, 1, 0),
+    ("store",     "redirect",                                          "5 downloaded",                    4, 1, 0),
+    ("store",     "broken_json",                                       "5 downloaded",                    4, 1, 0),
+    ("store",     "words status=409",                                  "5 downloaded",                    4, 1, 0),
+    ("store",     "words status=422 times=null",                       "5 pending",                       0, 0, 65),
+    ("store",     "refuse_key status=403",                             "5 downloaded",                    4, 1, 0),
+    ("store",     "refuse_key status=403 times=null",                  "5 pending",                       0, 0, 77),
+    ("store",     "no_repository times=null",                          "5 pending",                       0, 0, 65),
+    ("store",     "small_store bytes=10 times=null",                   "5 pending",                       0, 0, 65),
     ("post",      "die",                                               "5 downloaded",                    6, 1, 0),
     ("post",      "die landed=true",                                   "5 downloaded",                    4, 1, 0),
     ("post",      "lose_answer",                                       "5 downloaded",                    4, 1, 0),

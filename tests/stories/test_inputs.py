@@ -136,7 +136,7 @@ def test_what_is_stored_already_is_not_sent_again_by_another_batch(tmp_path: Pat
         ({"do": "refuse_key", "status": 403}, 77, "does not let this key store files in ox/refs"),
         ({"do": "refuse_key", "status": 401}, 77, "does not let this key store files in ox/refs"),
         ({"do": "no_repository"}, 65, "the hub has no repository ox/refs with a branch main"),
-        ({"do": "small_store", "bytes": 10}, 65, "a.png is too large for the hub (67 bytes)"),
+        ({"do": "small_store", "bytes": 10}, 65, "a.png is too large for the hub ("),
         ({"do": "words", "status": 422, "json": {"error": "no such format"}}, 65, "the hub does not take a.png: "),
         ({"do": "server_error"}, 69, "the hub has not let us store files"),
         ({"do": "die"}, 69, ""),
@@ -154,6 +154,15 @@ def test_what_cannot_be_stored_stops_sending_with_a_clear_reason(
     assert words in " ".join(summary.reasons)
     assert world.posts() == 0
     assert world.states() == {"pending": 1}
+
+
+def test_one_odd_refusal_stops_no_run(tmp_path: Path) -> None:
+    world = world_of(
+        tmp_path, "a.png", faults=[{"do": "refuse_key", "on": "PUT /repos/file", "status": 403, "times": 1}]
+    )
+    world.run()
+
+    world.assert_whole()
 
 
 def test_what_is_paid_is_collected_although_nothing_more_can_be_stored(tmp_path: Path) -> None:
