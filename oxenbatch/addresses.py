@@ -22,6 +22,8 @@ _NOT_PUBLIC = tuple(
 class AddressRefused(OxenbatchError):
     """An address that nothing is fetched from."""
 
+    exit_code = 2  # where it is the hub's, as the user wrote it
+
 
 def parse(url: str) -> SplitResult:
     """The address in its parts; `AddressRefused` where it is none with a host and a sound port."""

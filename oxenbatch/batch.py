@@ -265,10 +265,10 @@ class Batch:
             with suppress(Exception), Ledger.open(self.ledger_path) as ledger:
                 runs.end_run(ledger, run_id, exit_code=code, at=self.clock.wall())
             raise
+        self._place.check()
         with Ledger.open(self.ledger_path) as ledger:
             runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=self.clock.wall())
             newest = reads.newest_event(ledger)
-            self._place.check()
             if newest != runs.viewed(ledger) or plan.staged or not (self.folder / METADATA).exists():
                 write_metadata(ledger, self.folder)
                 runs.mark_viewed(ledger, newest)

@@ -82,6 +82,7 @@ class Downloads:
         part = Part()
         digest = hashlib.sha256()
         async with self.hub.open_file(url, offset=known.size if known.etag else 0, etag=known.etag) as answer:
+            self.place.check()  # the answer may have been long in coming
             file = _open_part(path, known.inode if answer.offset else None)
             try:
                 if answer.offset:

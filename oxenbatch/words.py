@@ -8,15 +8,16 @@ from typing import Any, Final
 
 from oxenbatch.jobs import Event
 
+TEXT_MAX: Final = 10_000  # characters that are looked at of anything that the hub says in one field
+SAID_MAX: Final = 2000  # characters of one field that are looked at: a stranger's megabyte is not searched for meaning
+
 
 def text(value: Any) -> str | None:
-    """The value where it is text with something in it; half characters, which no file can hold, become `?`."""
+    """The value where it is text with something in it, its beginning; half characters, which no file holds, are `?`."""
     if not isinstance(value, str) or not value:
         return None
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
-
-
-SAID_MAX: Final = 2000  # characters of one field that are looked at: a stranger's megabyte is not searched for meaning
+    beginning: str = value[:TEXT_MAX]
+    return beginning if beginning.isascii() else beginning.encode("utf-8", "replace").decode()
 
 
 class Cause(StrEnum):

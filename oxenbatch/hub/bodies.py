@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ANSWER_MAX: Final = 12 * 1024 * 1024
 """Bytes: ten thousand generations. As text and as values an answer takes up to ten times that."""
 VALUES_MAX: Final = 300_000  # commas and brackets: at worst a hundred bytes of memory each
+REFUSAL_MAX: Final = 1024 * 1024  # bytes of an answer that only says why not
 ANSWER_S: Final = 300.0  # for a whole answer: more than a slow line needs, less than somebody who drips bytes
 HEAD_S: Final = 60.0  # for an answer's head, once it was asked for in full: each byte has a timeout of its own
 EVENT_MAX: Final = 1024 * 1024  # characters without the end of an event; ours have three hundred
@@ -37,15 +38,19 @@ async def content(response: httpx.Response, now: Callable[[], float]) -> bytes:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "", "gzip"}:
         raise ValueError("the answer came packed in a way that was not asked for")
+    most = ANSWER_MAX if response.status_code < 400 else REFUSAL_MAX
     unpack = zlib.decompressobj(31) if encoding == "gzip" else None
     parts: list[bytes] = []
     size = 0
     began = now()
     async for raw in response.aiter_raw() if unpack else response.aiter_bytes():
-        part = unpack.decompress(raw, ANSWER_MAX + 1 - size) if unpack else raw
+        try:
+            part = unpack.decompress(raw, most + 1 - size) if unpack else raw
+        except zlib.error:
+            raise ValueError("the answer is not packed as it says") from None
         size += len(part)
-        if size > ANSWER_MAX:
-            raise TooLarge(f"the answer is larger than {ANSWER_MAX >> 20} MB")
+        if size > most:
+            raise TooLarge(f"the answer is larger than {most >> 20} MB")
         if now() - began > ANSWER_S:
             raise ValueError(f"the answer did not arrive within {ANSWER_S:.0f} s")
         parts.append(part)

@@ -79,7 +79,7 @@ class Files:
         if self._looks_up and not _proxied(host):
             try:
                 infos = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # a name that is none is not an OSError
                 raise FileTrouble(f"no address is known for {printable(host, 100)}") from error
             if not all(is_public(str(info[4][0])) for info in infos):
                 raise AddressRefused(f"the address leads into a private network: {shown(url)}")

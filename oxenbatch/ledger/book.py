@@ -52,6 +52,7 @@ class Ledger:
         path = Path(path)
         if not create and not path.is_file():
             raise MachineError(f"there is no ledger at {printable(path)}")
+        _refuse_cut(path)
         try:
             if create:
                 _make(path)
@@ -263,6 +264,24 @@ class Ledger:
         self.conn.execute("update batch set committed_nanos = max(0, committed_nanos + ?)", (nanos,))
 
 
+def _refuse_cut(path: Path) -> None:
+    """`MachineError` where the file is shorter than its own header says: SQLite notices only when it reads that far."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+            size = os.fstat(file.fileno()).st_size
+        log = path.with_name(f"{path.name}-wal")
+        if len(head) < 100 or head[24:28] != head[92:96] or (log.exists() and log.stat().st_size):
+            return  # a log may hold what is missing: that is SQLite's to judge
+    except OSError:
+        return  # whoever opens it says so
+    page = int.from_bytes(head[16:18])
+    if size < int.from_bytes(head[28:32]) * (65536 if page == 1 else page):
+        raise MachineError(f"the ledger {printable(path)} was cut short: restore it from a backup")
+
+
 def _make(path: Path) -> None:
     """There is a file, the owner's alone from birth; `MachineError` where what is there is a link or no file."""
     try:
@@ -276,6 +295,10 @@ def _make(path: Path) -> None:
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise MachineError(f"{printable(path)} is in the ledger's place, and no file")
+        for beside in (path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")):
+            # SQLite follows no link there, but it would write into a file that has another name as well.
+            if os.path.lexists(beside) and beside.lstat().st_nlink > 1:
+                raise MachineError(f"{printable(beside)} is in the way: it is another file's second name; remove it")
     finally:
         os.close(file)
 
