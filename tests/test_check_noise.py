@@ -51,7 +51,7 @@ NASTY: dict[str, tuple[str, bytes, str]] = {
     "object tag": ("yaml", b"- !!python/object/apply:os.system ['touch pwned']\n", "has the tag !!python/object/apply"),
     "empty": ("yaml", b"", "m.yaml: has no rows"),
     "only a mark": ("csv", b"\xef\xbb\xbf", "m.csv: has no rows"),
-    "a line without end": ("txt", b"x" * 20_000_000, "has a line of more than 16 million characters"),
+    "a line without end": ("txt", b"x" * 20_000_000, "has a line of more than 8 MB"),
     "a control character": ("yaml", b"- a\x07b\n", "holds the character U+0007"),
     "two documents": ("yaml", b"- a\n---\n- b\n", "holds more than one document"),
     "not JSON": ("json", b'[{"prompt": "a",}]', "m.json:1:17: is not JSON"),

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from ears import Ears
 
 from oxenbatch.cli import cli
-from oxenbatch.cli.run import RunCommand
+from oxenbatch.cli import run as running
 from oxenbatch.errors import OxenbatchError
 from oxenbatch.folder import locked
 from oxenbatch.sandbox import Sandbox
@@ -46,7 +46,7 @@ class Cron:
 
     def night(self, date: dt.date, *more: str) -> tuple[int, str]:
         """The exit code, and what cron would put into a mail."""
-        self._patch.setattr(RunCommand, "_today", lambda _: date)
+        self._patch.setattr(running, "date_of", lambda _: date)
         words = ["run", "ocean.yaml", "-q", "--metrics-file", str(self.metrics), "--log-file", "ocean.log",
                  "--heartbeat", f"http://{self.ears.address}/beat", "--notify", f"json://{self.ears.address}/notice",
                  *more]  # fmt: skip
