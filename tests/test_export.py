@@ -349,6 +349,21 @@ def test_a_result_that_is_not_as_it_was_goes_into_no_dataset(
     assert not (tmp_path / "a.tar").exists()
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "link.png"])
+def test_a_strangers_ledger_takes_no_file_from_elsewhere(batch: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret.png").write_bytes(png(1))
+    (batch / "link.png").symlink_to(tmp_path / "secret.png")
+    with Ledger.open(batch / "ledger.db") as ledger:
+        ledger.conn.execute("update generations set file = ? where file = 'p2.png'", (name,))
+
+    for format_ in ("folder", "captions", "webdataset"):
+        with pytest.raises(MachineError, match="folder"):
+            export(batch, "-o", tmp_path / f"set-{format_}", "--format", format_)
+    told = CliRunner().invoke(cli, ["report", str(batch), "-o", str(tmp_path / "r.html"), "--embed", "files"])
+    assert told.exit_code == 0
+    assert (tmp_path / "r.html").read_text().count('id="blob-') == 7
+
+
 def test_the_batchs_own_files_are_never_written_over(batch: Path) -> None:
     for name in ("metadata.jsonl", "ledger.db"):
         with pytest.raises(UsageProblem, match="the batch's own"):
