@@ -113,6 +113,11 @@ def test_a_column_that_a_template_could_mean_as_well_is_ambiguous(tmp_path: Path
     assert [one for one in found if one.startswith(expected)], found
 
 
+def test_a_row_written_by_hand_may_say_a_variable_s_value_itself(tmp_path: Path) -> None:
+    text = "variables: {seed: ['1', '2']}\nprompts: [{prompt: '{seed}', seed: 7}]\n"
+    assert told(tmp_path, "m.yaml", text) == []
+
+
 def test_a_problem_is_data_as_well() -> None:
     assert Problem("is odd", "a:b.csv:3:14", 2, "seed").as_data() == {
         "file": "a:b.csv", "line": 3, "column": 14, "row": 2, "field": "seed", "message": "is odd",

@@ -137,9 +137,13 @@ class Expansion:
         return axes + list(matrix.items()), fields
 
     def _ambiguous(self, entry: Entry, fields: Mapping[str, Any]) -> Iterator[Problem]:
-        """A name that a template asks for, and that two things have: told once for a table."""
+        """A name that a template asks for, and that two things have: told once for a table.
+
+        A row written by hand that has a variable's name means its own value; a table may have such a column by chance.
+        """
         own = {name.casefold() for name in entry.columns or fields}
-        for name in sorted(own & self._named & (self._calendar.keys() | self._spelt_variables)):
+        others = self._calendar.keys() | (self._spelt_variables if entry.columns else set())
+        for name in sorted(own & self._named & others):
             key = (entry.shown if entry.columns else entry.where, f"{{{name}}}")
             if key in self._told:
                 continue
