@@ -190,6 +190,7 @@ class Expansion:
         """The row that the entry is with these values of the axes, or what is wrong with it."""
         self.number += 1
         draft = Draft(entry, self.number, known, self.head.variables)
+        draft.axes = chosen
         if not fields.keys() <= self._spelt:
             fields = own_names(fields)
             if len(self._spelt) < MOST_NAMES:
@@ -214,7 +215,6 @@ class Expansion:
         draft.parameters = dict(plan.base or {})
         draft.samples = 1 if self._base.get("samples") is None else self._base["samples"]
         own: set[str] = set()
-        draft.axes = chosen
         for name, value in chosen.items():
             field = plan.fields.get(name) or plan.learn(name)
             if name != "model" and (field.kind == "parameter" or (field.kind == "extra" and self._keeps(plan, name))):
