@@ -73,7 +73,7 @@ def test_a_problem_is_shown_at_its_line_and_column(tmp_path: Path, name: str, te
     [
         ("defaults:\n  duration: 7\nprompts: [a, b, c]\n", "m.yaml:2:13: row 1, defaults.duration: 7, expected one of"),
         ("matrix: {duration: [5, 7, 10]}\nprompts: [a, b]\n", "m.yaml:1:24: row 2, matrix.duration: 7, expected one"),
-        ("matrix: {model: [kling, klnig]}\nprompts: [a, b]\n", "m.yaml:1:26: row 2, matrix.model: model 'klnig' is not"),
+        ("matrix: {model: [kling, klnig]}\nprompts: [a, b]\n", "m.yaml:1:25: row 2, matrix.model: model 'klnig'"),
         ("variables: {place: [x]}\nprompt: 'a {plaec}'\n", "m.yaml:2:9: row 1, prompt: {plaec} is not a known name"),
         ("variables: {place: [x, y]}\nprompts:\n- prompt: '{place}'\n  duration: 7\n",
          "m.yaml:4:13: row 1, duration: 7, expected one of 5, 10"),
