@@ -31,6 +31,7 @@ NASTY: dict[str, tuple[str, bytes, str]] = {
     "NUL": ("csv", b"prompt\na\0b\n", "m.csv:2: holds a NUL character"),
     "UTF-16": ("csv", "prompt\na\n".encode("utf-16"), "is UTF-16, expected UTF-8"),
     "unclosed quote": ("csv", b'prompt,seed\n"a,1\n' + ROWS, "m.csv:2:1: row 1: is not strict CSV: a quoted"),
+    "a long unclosed quote": ("csv", b'prompt,seed\n"' + b'x""y,1\n' * 2_000_000, "m.csv:2:1: row 1: is not strict"),
     "quote that goes on": ("csv", b'prompt,seed\n"a"b,1\nc,2\n', "m.csv:2:1: row 1: is not strict CSV: a quoted"),
     "duplicate keys": ("yaml", b"- {prompt: a, prompt: b}\n", "m.yaml:1:15: row 1: 'prompt' is there twice"),
     "duplicate keys in JSON": ("json", b'[{"prompt": "a", "prompt": "b"}]', "is there twice in one object"),
