@@ -106,8 +106,7 @@ class Batch:
         self.account_limits = account_limits or read_limits()
         self.ledger_path = ledger or folder / LEDGER
         self.clock = clock or SystemClock()
-        self.command = command
-        """What a person types to go on with it."""
+        self.command = command  # what a person types to go on with it
         self._stack = ExitStack()
         self._made: list[Path] = []
 
@@ -154,7 +153,8 @@ class Batch:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise MachineError(f"cannot write into {printable(self.folder)}: {error.strerror or error}") from error
+            why = error.strerror or error
+            raise MachineError(f"cannot write into {printable(self.folder)}: {why}; choose another with -o") from error
         self._made = missing
 
     def _stage(self) -> Plan:

@@ -107,9 +107,10 @@ class Night:
         self._name = self._name or name
         self._why += [printable(f"{plan.folder}: {reason}", 1000) for reason in summary.reasons]
         if self._notices:
-            from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
+            from oxenbatch.cli.status import next_lines, why_not_done  # noqa: PLC0415 - not for --help
 
             self._why += why_not_done(plan.ledger)
+            self._why += next_lines(plan.ledger)
         self._did_something = self._did_something or bool(summary.sends) or summary.done != plan.counts["downloaded"]
         if self._metrics:
             self._metrics.ended(

@@ -299,7 +299,7 @@ class RunCommand:
         )
 
     def _report(self, plan: Plan, summary: Summary) -> None:
-        from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
+        from oxenbatch.cli.status import next_lines, why_not_done  # noqa: PLC0415 - not for --help
 
         if self.quiet and summary.exit_code == 0:
             return
@@ -316,6 +316,8 @@ class RunCommand:
             f" {plural(summary.sends, 'request')} sent in this run",
             err=True,
         )
+        for line in next_lines(plan.ledger) if summary.exit_code else ():
+            click.echo(line, err=True)
 
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""

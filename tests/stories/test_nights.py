@@ -155,8 +155,10 @@ def test_a_night_that_failed_tells_people_why(cron: Cron) -> None:
     cron.night(FIRST, "--limit-sends", "1")
     (notice,) = [json.loads(body) for call, body in cron.ears.heard if call == "POST /notice"]
     assert notice["title"] == "oxenbatch: ocean: a limit was reached (exit 5)"
+    again = f"oxenbatch run ocean.yaml --hub {cron.hub.url} --date 2026-11-01"
     assert notice["message"].splitlines() == [
         "nights/2026-11-01: limit-sends is reached",
+        f"next: go on: send 2 (a limit stopped the last one: raise it, or wait): {again}",
         "exit=5 done=1 active=0 pending=2 held=0 failed=0 cost=0.014",
     ]
 

@@ -174,5 +174,24 @@ def test_without_a_terminal_and_without_quiet_a_log_stays_short(night: Night) ->
     assert len(said.splitlines()) == 3  # what is wanted, what came of it, and the machines' line
 
 
+def test_verbose_says_why(night: Night) -> None:
+    rows = "  - {id: bad, prompt: 'x [fail]'}\n  - {id: once, prompt: 'y [fail once]'}\n"
+    (night.folder / "m.yaml").write_text(f"model: {IMAGE}\nprompts:\n{rows}", encoding="utf-8")
+    _, said = night.start("run", "m.yaml", "-v").communicate(timeout=PATIENCE_S)
+    assert f"of {IMAGE} will not be made, try 1 of 3: The prompt was rejected by the content policy" in said
+    assert f"of {IMAGE} failed and is tried again, try 1 of 3: " in said
+    assert "next: see which rows cannot be made as they are" in said
+    assert said.splitlines()[-1].startswith("oxenbatch: exit=3 ")
+
+
+def test_a_terminal_that_lacks_a_letter_gets_its_number(night: Night) -> None:
+    (night.folder / "m.yaml").write_text(f"model: {IMAGE}\nprompts: [a 海]\n", encoding="utf-8")
+    night.start("run", "m.yaml", "-q").communicate(timeout=PATIENCE_S)
+    night.env["PYTHONIOENCODING"] = "latin-1"  # not ascii, which click takes for a mistake
+    printed, said = night.start("ls", "out/m", encoding="latin-1").communicate(timeout=PATIENCE_S)
+    assert "a \\u6d77" in printed
+    assert said == ""
+
+
 def test_quiet_on_a_terminal_says_nothing_at_all(night: Night) -> None:
     assert on_a_terminal(night, "run", "m.yaml", "-q", columns=80) == ""
