@@ -127,7 +127,7 @@ class RunCommand:
             file=options["log_file"],
         )
         self.summaries: list[tuple[Plan, Summary]] = []
-        self.night = Night(options)
+        self.night = Night()
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -137,6 +137,7 @@ class RunCommand:
 
         codes = {0}
         try:
+            self.night.begin(self.options)
             overrides = self._overrides()
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
             with self._access(loaded[0]) as access:
