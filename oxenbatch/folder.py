@@ -69,7 +69,10 @@ def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         who = _who_works(ledger_path)
-        raise TryAgain(f"another run works on {printable(folder)}{who}; this one leaves it alone") from None
+        shown = printable(folder)
+        raise TryAgain(
+            f"another run works on {shown}{who}; this one leaves it alone (oxenbatch status {shown} --watch)"
+        ) from None
     except OSError as error:
         raise MachineError(f"cannot lock {printable(folder)}: {error}") from error
     try:

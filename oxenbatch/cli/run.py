@@ -147,7 +147,7 @@ class RunCommand:
         )
         self.summaries: list[tuple[Plan, Summary]] = []
         self.problems: list[Problem] = []
-        self.night = Night(options)
+        self.night = Night()
         self.would: list[dict[str, Any]] = []
         """What a dry run would send, a batch each."""
 
@@ -159,6 +159,7 @@ class RunCommand:
 
         codes = {0}
         try:
+            self.night.begin(self.options)
             self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
@@ -382,7 +383,7 @@ class RunCommand:
         )
 
     def _report(self, plan: Plan, summary: Summary) -> None:
-        from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
+        from oxenbatch.cli.status import next_lines, why_not_done  # noqa: PLC0415 - not for --help
 
         if self.quiet and summary.exit_code == 0:
             return
@@ -399,6 +400,8 @@ class RunCommand:
             f" {plural(summary.sends, 'request')} sent in this run",
             err=True,
         )
+        for line in next_lines(plan.ledger) if summary.exit_code and plan.ledger.is_file() else ():
+            click.echo(line, err=True)
 
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
