@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 3.0  # `enqueued_at` and `Date` are whole seconds, and one answer's way back is part of the reckoning
 SCANS_THAT_PROVE: Final = 2
-BEGINNING_S: Final = 60.0  # a shard that can be asked once it has begun may be in the making, on a machine that is busy
+BEGINNING_S: Final = 120.0  # another batch or shard that could settle whose a row is may just be starting, or again
 DOUBT_S: Final = 60.0  # machines of one hub may disagree about the time: a row so near the window proves no absence
 
 
@@ -257,7 +257,9 @@ def _judge_pool(pool: _Pool, taken: dict[str, _Pool], theirs: set[str], now: flo
             why = _silence(silent)
         elif scans and left_to_rivals:
             why = f"{left_to_rivals} rows at the hub may be this send's, or an older one's of another ledger of yours"
-        verdicts.append(Verdict(one.submission_id, ids, 0 if why else scans, why))
+        # A rival that is at work takes its row within seconds, and then nothing is in doubt any more.
+        waits = bool(pool.rivals) and now < one.ended_at + settle_s + BEGINNING_S
+        verdicts.append(Verdict(one.submission_id, ids, 0 if why else scans, "" if waits else why))
     return verdicts
 
 
