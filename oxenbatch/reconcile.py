@@ -53,6 +53,8 @@ class Rival:
     request_hash: str
     intent_at: float
     waiting: int
+    ended_at: float = inf
+    """When its connection ended; a row that came later than the settle time after that is not its."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +247,11 @@ def _judge_pool(pool: _Pool, taken: dict[str, _Pool], theirs: set[str], now: flo
     verdicts: list[Verdict] = []
     for one in pool.opens:
         while elder and elder[0].intent_at < one.intent_at:
-            share = elder.pop(0).waiting
-            left_to_rivals += len(rows[:share])
-            del rows[:share]
+            rival = elder.pop(0)
+            begin, end = rival.intent_at - SLACK_S, rival.ended_at + settle_s + SLACK_S
+            theirs_first = [row for row in rows if _is_within(row, begin, end)][: rival.waiting]
+            left_to_rivals += len(theirs_first)
+            rows = [row for row in rows if row not in theirs_first]
         ids = tuple(row.generation_id for row in rows[: one.waiting])
         del rows[: one.waiting]
         short = len(ids) < one.waiting
