@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.ledger import reads
-from oxenbatch.ledger.staging import ROOT_RESULTS, marks
+from oxenbatch.ledger.staging import CACHE_KIB, ROOT_RESULTS, marks
 from oxenbatch.names import collision_key
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class Merging:
         """`earlier`: the ledger that an earlier merge of the same parts has made; names stay as they are there."""
         self._ledger = ledger
         self._conn = ledger.conn
+        # Scratch until the caller has made it durable as a whole, and each row is touched several times.
+        self._conn.execute("pragma synchronous = off")
+        self._conn.execute(f"pragma cache_size = -{CACHE_KIB}")
         self._earlier = earlier
         self._named = 0
         self._parts: list[tuple[str, int, int]] = []
