@@ -182,6 +182,9 @@ class Hub(Host):
                 if len(self.rows) == told:
                     self._made.wait(1.0)
                 new = list(self.rows.values())[told:]
+            self.over.wait(
+                0.05
+            )  # a hub is seldom done before it has answered; a run then looks for itself, for seconds
             for row in new:
                 data = {"generation_id": row["generation_id"], "status": row["status"], "media_type": "image",
                         "url": row["result_url"], "error": row["error_message"], "model": MODEL}  # fmt: skip
