@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -222,7 +223,7 @@ class Hub(Host):
         self.rows[generation_id] = parameters | {
             "generation_id": generation_id, "model_name": sent.get("model"), "status": "succeeded",
             "media_type": "image", "result_url": f"{self.url}/files/{generation_id}", "error_message": None,
-            "enqueued_at": 1.0, "started_at": 1.0, "completed_at": 2.0, "cost": "0.01",
+            "enqueued_at": time.time(), "started_at": time.time(), "completed_at": time.time(), "cost": "0.01",
         } | self.row  # fmt: skip
         return generation_id
 
