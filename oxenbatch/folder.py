@@ -45,7 +45,8 @@ def make_folder(folder: Path) -> list[Path]:
         os.close(handle)
         Path(probe).unlink()
     except OSError as error:
-        raise MachineError(f"cannot write into {printable(folder)}: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise MachineError(f"cannot write into {printable(folder)}: {why}; choose another with -o") from error
     return missing
 
 

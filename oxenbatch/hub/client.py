@@ -18,7 +18,7 @@ from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
 from oxenbatch.hub.again import is_passing, wait_as_told
-from oxenbatch.hub.bodies import Bounded, TooLarge, content, head_in_time
+from oxenbatch.hub.bodies import Bounded, TooLarge, Unreadable, content, head_in_time
 from oxenbatch.hub.files import FileAnswer, Files
 from oxenbatch.hub.store import Store
 from oxenbatch.hub.trouble import HubTrouble, NotFound, TooMuch, why
@@ -360,7 +360,14 @@ class Hub:
                     raise HubTrouble("GET /events: the answer is no event stream", cause=Cause.HUB)
                 self._heard(response, usable=True)
                 yield _news(EventSource(Bounded(response)))  # type: ignore[arg-type]  # all that it asks of a response
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError, TimeoutError) as error:
+        except (
+            httpx.HTTPError,
+            httpx.StreamError,
+            httpx.InvalidURL,
+            UnicodeDecodeError,
+            Unreadable,
+            TimeoutError,
+        ) as error:
             raise HubTrouble(f"GET /events: {why(error)}", cause=Cause.HUB) from None
 
     # -- files ----------------------------------------------------------------------------------------------------
