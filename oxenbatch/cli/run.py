@@ -270,11 +270,11 @@ class RunCommand:
             return self._dry_run(batch, manifest)
         with batch as plan:
             self._announce(plan)
-            due = batch.due()
-            self._refuse_unlocked(manifest, due)
+            if self.options["locked"]:
+                self._refuse_unlocked(manifest, batch.due())
             if access.offline:
                 summary = batch.leave(75, "--offline: nothing was asked of the hub")
-            elif not self._confirmed(plan, due):
+            elif not self._confirmed(plan, batch):
                 summary = batch.leave(5, "it was not confirmed")
             else:
                 summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
@@ -290,12 +290,13 @@ class RunCommand:
         if lock and (problems := kept.unlocked(lock, due.models, str(manifest.path))):
             raise ManifestError(problems)
 
-    def _confirmed(self, plan: Plan, due: Rehearsal) -> bool:
+    def _confirmed(self, plan: Plan, batch: Batch) -> bool:
         """Whether it may be sent: asked of a person at a terminal, above the amount that was said; never in cron."""
         above = self.options["confirm_above"]
-        if above is None or self.options["yes"] or not due.samples or (due.cost <= above and not due.unpriced):
+        if above is None or self.options["yes"] or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        due = batch.due()
+        if not due.samples or (due.cost <= above and not due.unpriced):
             return True
         return click.confirm(f"{printable(plan.folder)}: send {_in_words(due)}?", err=True)
 
