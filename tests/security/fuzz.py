@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from httpx_sse import EventSource
 
 from oxenbatch.addresses import AddressRefused, after_redirect, origin_of, shown
+from oxenbatch.echo import echoes
 from oxenbatch.errors import ManifestError, OxenbatchError, Problem, printable
 from oxenbatch.hub.bodies import Bounded
 from oxenbatch.manifest import Overrides, load_manifest
@@ -31,7 +32,6 @@ from oxenbatch.media import Damaged, inspect
 from oxenbatch.names import collision_key, inside, safe_stem, slug
 from oxenbatch.wire import (
     Outcome,
-    echoes,
     http_date,
     read_answer,
     read_event,
