@@ -68,6 +68,8 @@ def publish(
         repository.mkdir(parents=True, exist_ok=True)
         with _settings() as settings, _talking_to_stderr():
             with _as_ours(repository, remote):
+                if _was_only_begun(repository) and _remote_of(repository) is None:
+                    shutil.rmtree(repository / STORE)
                 repo = oxen.Repo(str(repository))
                 if not (repository / STORE).is_dir():
                     repo.init()
@@ -93,6 +95,12 @@ def _refuse_strangers(repository: Path) -> None:
     if not repository.is_dir() or any(repository.iterdir()):
         words = "is no Oxen repository, and not empty" if repository.is_dir() else "is no folder"
         raise UsageProblem(f"{printable(repository)} {words}: name another with --repository")
+
+
+def _was_only_begun(repository: Path) -> bool:
+    """Whether a publication was killed while it made the repository: nothing was ever staged or committed in it."""
+    store = repository / STORE
+    return store.is_dir() and not (store / "staged").exists() and not any(store.glob("history/*"))
 
 
 def _library() -> Any:
