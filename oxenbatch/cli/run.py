@@ -8,12 +8,12 @@ import logging
 import os
 import sys
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from oxenbatch.cli import endings
 from oxenbatch.cli.access import ledgers_of, origin_named
 from oxenbatch.cli.completion import complete_manifest
 from oxenbatch.cli.logs import set_up
@@ -28,7 +28,6 @@ from oxenbatch.cli.options import (
     manifest_options,
     option,
     overrides_of,
-    plural,
 )
 from oxenbatch.cli.progress import Progress
 from oxenbatch.cli.recall import command_of
@@ -269,7 +268,7 @@ class RunCommand:
         if self.options["dry_run"]:
             return self._dry_run(batch, manifest)
         with batch as plan:
-            self._announce(plan)
+            self._say(endings.beginning(plan))
             if self.options["locked"]:
                 self._refuse_unlocked(manifest, batch.due())
             if access.offline:
@@ -298,7 +297,7 @@ class RunCommand:
         due = batch.due()
         if not due.samples or (due.cost <= above and not due.unpriced):
             return True
-        return click.confirm(f"{printable(plan.folder)}: send {_in_words(due)}?", err=True)
+        return click.confirm(f"{printable(plan.folder)}: send {endings.in_words(due)}?", err=True)
 
     def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
         would = batch.rehearse()
@@ -309,7 +308,7 @@ class RunCommand:
                  "unpriced": would.unpriced, "models": would.models}
             )  # fmt: skip
         else:
-            click.echo(f"would send {_in_words(would)}")
+            click.echo(f"would send {endings.in_words(would)}")
         return 0
 
     def _run_on_cluster(self, manifest: Manifest, folder: Path, date: dt.date, access: Access) -> int:
@@ -367,81 +366,25 @@ class RunCommand:
             limits = replace(limits, image_timeout_s=o["timeout"], video_timeout_s=o["timeout"])
         return with_manifest(limits, manifest, o["concurrency"])
 
-    # -- words ----------------------------------------------------------------------------------------------------
-
     def _say(self, words: str) -> None:
         if not self.quiet:
             click.echo(words, err=True)
 
-    def _announce(self, plan: Plan) -> None:
-        total = sum(plan.counts.values())
-        done = plan.counts["downloaded"]
-        added = plan.staged.samples_added if plan.staged and done else 0
-        new = f", {added} of them new" if added else ""
-        self._say(
-            f"{printable(plan.folder)}: {plural(total, 'file')} wanted{new}"
-            + (f", {done} there already" if done else "")
-        )
-
     def _report(self, plan: Plan, summary: Summary) -> None:
-        from oxenbatch.cli.status import next_lines, why_not_done  # noqa: PLC0415 - not for --help
-
-        if self.quiet and summary.exit_code == 0:
-            return
-        for reason in summary.reasons:
-            click.echo(f"stopped: {printable(reason)}", err=True)
-        for line in why_not_done(plan.ledger) if plan.ledger.is_file() else ():
-            click.echo(line, err=True)
-        nothing = not summary.sends and not summary.exit_code and summary.done == plan.counts["downloaded"]
-        click.echo(
-            f"{printable(plan.folder)}: {'nothing to do: all there, ' if nothing else ''}"
-            f"{plural(summary.done, 'file')},"
-            f" {'would cost ' if self.options['sandbox'] else ''}${dollars(summary.cost)}"
-            f"{'' if self.options['sandbox'] else ' charged'},"
-            f" {plural(summary.sends, 'request')} sent in this run",
-            err=True,
-        )
-        for line in next_lines(plan.ledger) if summary.exit_code and plan.ledger.is_file() else ():
-            click.echo(line, err=True)
+        if summary.exit_code or not self.quiet:
+            for line in endings.report(plan, summary, rehearsal=self.options["sandbox"]):
+                click.echo(line, err=True)
 
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
         if self.options["as_json"]:
-            batches = [_as_json(*pair) for pair in self.summaries]
+            batches = [endings.as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
             said = {"exit_code": code, "batches": batches, "problems": problems}
             click.echo(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})))
         if self.options["dry_run"]:
             return
-        s = [summary for _, summary in self.summaries]
-        line = (
-            f"exit={code} done={sum(x.done for x in s)} active={sum(x.active for x in s)}"
-            f" pending={sum(x.pending for x in s)} held={sum(x.held for x in s)} failed={sum(x.failed for x in s)}"
-            f" cost={dollars(sum((x.cost for x in s), start=Decimal(0)))}"
-        )
+        line = endings.machines_line(code, [summary for _, summary in self.summaries])
         self.night.end(code, line)
         if code or not self.quiet:
             click.echo(f"oxenbatch: {line}", err=True)
-
-
-def _in_words(due: Rehearsal) -> str:
-    words = f"{plural(due.samples, 'generation')}, for about ${dollars(due.cost)}"
-    return words + (f" and {due.unpriced} whose price is not known" if due.unpriced else "")
-
-
-def _as_json(plan: Plan, summary: Summary) -> dict[str, Any]:
-    return {
-        "folder": str(plan.folder),
-        "ledger": str(plan.ledger),
-        "exit_code": summary.exit_code,
-        "done": summary.done,
-        "active": summary.active,
-        "pending": summary.pending,
-        "held": summary.held,
-        "failed": summary.failed,
-        "states": {str(state): count for state, count in summary.counts.items()},
-        "cost": str(summary.cost),
-        "committed": str(summary.committed),
-        "sends": summary.sends,
-        "reasons": summary.reasons,
-    }
