@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from oxenbatch.cli.options import MANIFESTS, Address, option
+from oxenbatch.cli.options import MANIFESTS, option
 from oxenbatch.errors import MachineError, UsageProblem, did_you_mean, printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.book import Ledger
@@ -159,7 +159,7 @@ def hub_options(command: F) -> F:
     """`--hub` and `--sandbox`, for commands that ask the hub about a batch."""
     command = option("--sandbox", is_flag=True, help="Ask the stand-in hub that made this batch.")(command)
     hub_help = "The hub's address. [the one that made the batch]"
-    return option("--hub", type=Address(), also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
+    return option("--hub", also_envvar=["OXEN_BASE_URL"], metavar="URL", help=hub_help)(command)  # type: ignore[no-any-return]
 
 
 def short_name(job: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.access import catalog_for, catalog_options
-from oxenbatch.cli.options import dollars, plural
+from oxenbatch.cli.options import dollars, json_line, plural
 from oxenbatch.errors import HubUnreachable, UsageProblem, printable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def models(text: tuple[str, ...], *, everything: bool, as_json: bool, **where: A
     found = catalog.search(" ".join(text))
     shown = found if everything else [model for model in found if not model.text_only]
     if as_json:
-        click.echo("[" + ",\n ".join(json.dumps(_summary(model), ensure_ascii=False) for model in shown) + "]")
+        click.echo("[" + ",\n ".join(json_line(_summary(model)) for model in shown) + "]")
     else:
         width = max((len(model.id) for model in shown), default=0)
         for model in shown:
@@ -74,7 +74,7 @@ def model(model_id: str, *, as_json: bool, **where: Any) -> None:
         raise UsageProblem(f"model {printable(model_id, 100)!r} is not in the hub's catalogue{hint}")
     if as_json:
         said = _summary(found) | {"parameters": list(_parameters(found)), "request_schema": found.schema}
-        click.echo(json.dumps(said, ensure_ascii=False))
+        click.echo(json_line(said))
         return
     click.echo(f"{printable(found.id)}  ({printable(found.display_name) or 'no other name'})")
     if found.summary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from oxenbatch.cli.options import option, screen_width
+from oxenbatch.cli.options import json_line, option, screen_width
 from oxenbatch.errors import OxenbatchError, gravest, printable
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def doctor(batch: str | None, *, hub: str | None, sandbox: bool, offline: bool, 
     findings = list(_look(batch, hub, sandbox=sandbox, offline=offline))
     code = gravest({finding.exit_code for finding in findings})
     if as_json:
-        click.echo(json.dumps({"exit_code": code, "findings": [asdict(one) for one in findings]}, ensure_ascii=False))
+        click.echo(json_line({"exit_code": code, "findings": [asdict(one) for one in findings]}))
         sys.exit(code)
     for one in findings:
         for line in _lines(one, screen_width()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import click
 
 from oxenbatch.cli.access import ledgers_of
-from oxenbatch.cli.options import dollars, plural
+from oxenbatch.cli.options import dollars, json_line, plural
 from oxenbatch.errors import printable
 
 LOST_SHOWN = 20
@@ -37,7 +36,7 @@ def merge(batches: tuple[str, ...], *, output: Path, as_json: bool) -> None:
     merged = merging([path for name in batches for path in ledgers_of(name)], output, at=time.time())
     if as_json:
         told = {"folder": str(output), "parts": merged.parts, "jobs": merged.jobs, "cost": str(merged.charged)}
-        click.echo(json.dumps(told | {"files": dict(merged.files), "lost": merged.lost}, ensure_ascii=False))
+        click.echo(json_line(told | {"files": dict(merged.files), "lost": merged.lost}))
     else:
         ways = ", ".join(f"{count} {how}" for how, count in sorted(merged.files.items()))
         click.echo(

@@ -53,22 +53,6 @@ class Dollars(click.ParamType[Decimal]):
         return amount
 
 
-class Address(click.ParamType[str]):
-    """A hub's address, as `https://hub.oxen.ai`."""
-
-    name = "url"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The address, unchanged."""
-        from oxenbatch.addresses import AddressRefused, parse  # noqa: PLC0415 - not for --help
-
-        try:
-            parse(str(value))
-        except AddressRefused as error:
-            self.fail(f"{error}: write it as https://hub.oxen.ai", param, ctx)
-        return str(value)
-
-
 def option(*names: str, **kwargs: Any) -> Callable[[Any], Any]:
     """A click option that `OXENBATCH_<FLAG>` sets as well."""
     flag = max((name.split("/")[0] for name in names if name.startswith("--")), key=len)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from oxenbatch.cli.access import LEDGER, catalog_for, catalog_options
 from oxenbatch.cli.forecasts import Checked, as_json, lines_of
-from oxenbatch.cli.options import Dollars, date_of, dollars, manifest_options, option, overrides_of, plural
+from oxenbatch.cli.options import Dollars, date_of, dollars, json_line, manifest_options, option, overrides_of, plural
 from oxenbatch.errors import (
     HubUnreachable,
     MachineError,
@@ -76,7 +75,7 @@ class CheckCommand:
         checked = [self._check(name) for name in manifests]
         code = gravest({one.code for one in checked})
         if self.options["as_json"]:
-            click.echo(json.dumps(as_json(checked, code), ensure_ascii=False))
+            click.echo(json_line(as_json(checked, code)))
         else:
             for one in checked:
                 self._tell(one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import re
 import tempfile
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oxenbatch.cli.access import ledgers_of
-from oxenbatch.cli.options import MANIFESTS, option, plural
+from oxenbatch.cli.options import MANIFESTS, json_line, option, plural
 from oxenbatch.errors import UsageProblem, printable
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _root(path: Path, ledgers: list[Path]) -> Path:
 def _tell(publication: Publication, told: Published, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         words = asdict(told) | {"missing": publication.missing, "dry_run": dry_run}
-        click.echo(json.dumps(words, ensure_ascii=False))
+        click.echo(json_line(words))
     else:
         would = "would be " if dry_run else ""
         new = f"{plural(told.added, 'file')} {would}added" if told.added else "no new file"

@@ -19,7 +19,6 @@ from oxenbatch.cli.completion import complete_manifest
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.nightly import Night
 from oxenbatch.cli.options import (
-    Address,
     Dollars,
     Duration,
     date_of,
@@ -85,7 +84,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--locked", is_flag=True, help="Exit with 65 where schemas or prices are not as in MANIFEST.lock.")
 @option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
-@option("--hub", type=Address(), also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True,
+@option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True,
         metavar="URL", help="The hub's address.")  # fmt: skip
 @option("--shard", metavar="K/N", help="Only part K of N of the rows, with its part of the limits, for a job array.")
 @option("--dask", metavar="ADDRESS",

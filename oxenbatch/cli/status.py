@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import shlex
 import time
 from decimal import Decimal
@@ -15,7 +14,7 @@ import click
 from oxenbatch import advice
 from oxenbatch.cli.access import batch_argument, ledgers_of, short_name
 from oxenbatch.cli.oddities import oddities_of, oddity_lines
-from oxenbatch.cli.options import dollars, option, plural, screen_width
+from oxenbatch.cli.options import dollars, json_line, option, plural, screen_width
 from oxenbatch.cli.tables import Column, fold, table
 from oxenbatch.cli.view import Tally, cap_of_run, span
 from oxenbatch.errors import MachineError, OxenbatchError, printable
@@ -64,7 +63,7 @@ def status(batches: tuple[str, ...], *, as_json: bool, watch: bool, progress: st
     told = list(_told(paths))
     total = {state: sum(one["states"][state] for one in told) for state in map(str, JobState)}
     if as_json:
-        click.echo(json.dumps({"batches": told, "states": total, "cost": str(_sum(told))}, ensure_ascii=False))
+        click.echo(json_line({"batches": told, "states": total, "cost": str(_sum(told))}))
         return
     width = screen_width()
     lines = _one(told[0], width) if len(told) == 1 else _several(told, width)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from oxenbatch.cli.observe import LOOK_S, SELDOM_S, Eyes
+from oxenbatch.cli.options import json_line
 from oxenbatch.cli.progress import PlainLines, Progress
 from oxenbatch.cli.view import span
 from oxenbatch.errors import printable
@@ -123,7 +124,7 @@ class Watch:
         news = told | {"at": 0, "seconds_left": 0, "mood": mood.lasting}
         if news != one.said:
             one.said = news
-            click.echo(json.dumps(told, ensure_ascii=False))
+            click.echo(json_line(told))
             sys.stdout.flush()
 
 
