@@ -123,7 +123,7 @@ def test_what_is_published_is_what_the_tables_name(tmp_path: Path) -> None:
     assert {piece.path for piece in publication.pieces()} == {f"day/{path.name}" for path in world.results()} - {
         "day/stray.png"
     }
-    assert [path for path, _ in publication.tables()] == ["day/metadata.jsonl"]
+    assert [path for path, _ in publication.tables()] == ["day/metadata.jsonl", "day/results.parquet"]
     assert list(names_in(tmp_path / "nowhere")) == []
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 from hf_endpoint import TOKEN, Endpoint, served
@@ -70,9 +72,11 @@ def test_a_data_set_is_uploaded_whole_and_the_next_night_only_what_is_new(batch:
     files = hub.files["me/set"]
 
     names = {path.name for path in batch.glob("*.png")}
-    assert set(files) == names | {"metadata.jsonl", "README.md"}
+    assert set(files) == names | {"metadata.jsonl", "results.parquet", "README.md"}
     assert all(files[name] == (batch / name).read_bytes() for name in names)
     assert files["metadata.jsonl"] == (batch / "metadata.jsonl").read_bytes()
+    table = pyarrow.parquet.read_table(io.BytesIO(files["results.parquet"])).to_pylist()
+    assert table == [json.loads(line) for line in files["metadata.jsonl"].splitlines()]
     assert b"3 files of 3 prompts in one batch" in files["README.md"]
     assert (first["files"], first["added"], first["missing"]) == (3, 3, 0)
     assert first["pushed_to"] == f"{hub.url}/datasets/me/set"
@@ -86,7 +90,7 @@ def test_a_data_set_is_uploaded_whole_and_the_next_night_only_what_is_new(batch:
     uploads = hub.calls["upload"]
     changed = told(publish(batch, "--json"))
     assert (changed["added"], hub.calls["upload"]) == (0, uploads)
-    assert hub.commits[-1]["added"] == ["metadata.jsonl"]
+    assert hub.commits[-1]["added"] == ["metadata.jsonl", "results.parquet"]
 
 
 def test_a_new_result_is_the_only_upload(tmp_path: Path, hub: Endpoint) -> None:
@@ -124,7 +128,7 @@ def test_killed_half_way_it_goes_on_with_the_rest(batch: Path, hub: Endpoint, mo
     hub.fail_after_commits = None
 
     assert told(publish(batch, "--json"))["added"] == 2
-    assert len(hub.files["me/set"]) == 5
+    assert len(hub.files["me/set"]) == 6
 
 
 def test_what_people_wrote_in_the_card_stays(batch: Path, hub: Endpoint) -> None:

@@ -6,16 +6,17 @@ import csv
 import io
 import json
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from oxenbatch.dataset.columns import text_of
+from oxenbatch.dataset.columns import Columns, text_of
 from oxenbatch.errors import UsageProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from oxenbatch.dataset.columns import Columns, Shape
+    from oxenbatch.dataset.columns import Shape
 
 FIRST: Final = ("file_name", "prompt", "model", "batch", "state", "error")
 LAST: Final = (
@@ -105,6 +106,20 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError:
         raise UsageProblem("Parquet needs pyarrow: pip install 'oxenbatch[parquet]'") from None
     return pa, pq
+
+
+def parquet_of(lines: Path, to: Path) -> bool:
+    """What the JSON lines hold is in Parquet at `to`, the same bytes for the same lines; False without pyarrow."""
+    if find_spec("pyarrow") is None:
+        return False
+    columns = Columns()
+    with lines.open(encoding="utf-8") as text:
+        for line in text:
+            columns.see(json.loads(line))
+    with lines.open(encoding="utf-8") as text, to.open("wb") as file, parquet(file, columns) as add:
+        for line in text:
+            add(json.loads(line))
+    return True
 
 
 TABLES: Final = {"jsonl": jsonl, "csv": comma_separated, "parquet": parquet}

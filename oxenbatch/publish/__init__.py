@@ -15,6 +15,7 @@ from oxenbatch.dataset.card import NAME as CARD
 from oxenbatch.dataset.card import card
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
+from oxenbatch.dataset.tables import parquet_of
 from oxenbatch.errors import MachineError, TryAgain, printable
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.made import Made, made, one_look
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["CARD", "METADATA", "Part", "Piece", "Publication", "Published", "names_in"]
 
 CHUNK: Final = 1 << 20
+PARQUET: Final = "results.parquet"  # not `metadata`: readers of picture folders take only one table of that name
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,12 @@ class Publication:
 
 
 def write_tables(ledger: Ledger, folder: Path) -> None:
-    """The data set's tables lie in the folder: the one place that decides which there are."""
+    """The data set's tables lie in the folder: the one place that decides which there are.
+
+    Parquet, for programs that read columns, where pyarrow is installed.
+    """
     write_metadata(ledger, folder)
+    parquet_of(folder / METADATA, folder / PARQUET)
 
 
 def names_in(metadata: Path) -> Iterator[str]:
