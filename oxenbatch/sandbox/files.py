@@ -9,7 +9,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import TYPE_CHECKING, Final
 
-from .media import render
+from .media import filled_up, render
 from .messages import Answer, json_answer, message, problem, short, text_answer
 from .mishaps import expired_address
 
@@ -60,15 +60,18 @@ def _serve(hub: HubState, request: Request, generation_id: str) -> Answer:
     if generation is None or generation.status != "succeeded":
         return text_answer("<Error><Code>NoSuchKey</Code></Error>", 404, "application/xml")
     content_type, body = render(generation)
+    mark = hashlib.sha256(body).hexdigest()[:32]  # of what is its own: what fills it up is the same for all
+    if hub.file_bytes > len(body):
+        body = filled_up(generation.media_type, body, hub.file_bytes)
     if request.method == "GET":
         hub.served[generation_id] += 1
     ranges = not hub.strikes("no_range", "GET /files/ID", generation.model)
-    return ranged(request, body, content_type, ranges=ranges)
+    return ranged(request, body, content_type, mark, ranges=ranges)
 
 
-def ranged(request: Request, body: bytes, content_type: str, *, ranges: bool = True) -> Answer:
-    """The whole body, or the one part of it that was asked for."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+def ranged(request: Request, body: bytes, content_type: str, mark: str, *, ranges: bool = True) -> Answer:
+    """The whole body, or the one part of it that was asked for; `mark` tells it from any other."""
+    etag = f'"{mark}"'
     headers = {"content-type": content_type, "etag": etag, "content-length": str(len(body))}
     status, part = 200, body
     if ranges:
@@ -128,7 +131,7 @@ def serve_stored(hub: HubState, request: Request, path: str) -> Answer:
     if path not in hub.stored:
         return problem(404, "Resource not found", f"{path} could not be found", "resource_not_found")
     content_type, body = hub.stored[path]
-    return ranged(request, body, content_type)
+    return ranged(request, body, content_type, hashlib.sha256(body).hexdigest()[:32])
 
 
 def no_such_file(_hub: HubState, _request: Request, _path: str) -> Answer:

@@ -71,7 +71,7 @@ def price(model: Model, parameters: Mapping[str, Any], work_s: float) -> Decimal
         row = grid.get(str(asked.get("quality"))) or next(iter(grid.values()))
         return _dollars(row.get(str(asked.get("resolution", asked.get("size")))) or next(iter(row.values())))
     if pricing["method"] == "per_video_output_second":
-        return _dollars(_per_second(pricing, asked)) * _seconds(asked)
+        return _dollars(_per_second(pricing, asked)) * seconds_asked(asked)
     if pricing["method"] == "time":
         return (_dollars(pricing["cost_per_second"]) * Decimal(str(work_s))).quantize(Decimal("0.0001"))
     return None
@@ -95,10 +95,11 @@ def _per_second(pricing: Mapping[str, Any], asked: Mapping[str, Any]) -> float:
     return float(pricing["cost_per_second"])
 
 
-def _seconds(asked: Mapping[str, Any]) -> Decimal:
+def seconds_asked(asked: Mapping[str, Any]) -> Decimal:
+    """How many seconds of video a request asks for; what such a clip usually has, where it does not say."""
     parts = asked.get("multi_prompt")
     if isinstance(parts, list) and parts:
-        return sum((_seconds(part) for part in parts if isinstance(part, dict)), Decimal(0))
+        return sum((seconds_asked(part) for part in parts if isinstance(part, dict)), Decimal(0))
     try:
         seconds = Decimal(str(asked.get("duration", asked.get("seconds"))))
     except InvalidOperation:
