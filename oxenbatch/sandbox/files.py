@@ -9,7 +9,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import TYPE_CHECKING, Final
 
-from .media import filled_up, render
+from .media import filled, render
 from .messages import Answer, json_answer, message, problem, short, text_answer
 from .mishaps import expired_address
 
@@ -59,10 +59,8 @@ def _serve(hub: HubState, request: Request, generation_id: str) -> Answer:
     generation = hub.generations.get(generation_id)
     if generation is None or generation.status != "succeeded":
         return text_answer("<Error><Code>NoSuchKey</Code></Error>", 404, "application/xml")
-    content_type, body = render(generation)
-    mark = hashlib.sha256(body).hexdigest()[:32]  # of what is its own: what fills it up is the same for all
-    if hub.file_bytes > len(body):
-        body = filled_up(generation.media_type, body, hub.file_bytes)
+    content_type, body = filled(generation, hub.file_bytes) if hub.file_bytes else render(generation)
+    mark = hashlib.sha256(f"{generation.id}/{len(body)}".encode()).hexdigest()[:32]  # its bytes are its id's, always
     if request.method == "GET":
         hub.served[generation_id] += 1
     ranges = not hub.strikes("no_range", "GET /files/ID", generation.model)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST_SIDE: Final = 448  # pixels: enough to read the prompt, small enough for 1,600 of them in seconds
 _MARGIN: Final = 20
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 _OURS: Final = UUID("6f78656e-6261-5463-8873-616e64626f78")  # names the kind of our box in an MP4 file
 
 
@@ -33,20 +34,32 @@ def render(generation: Generation) -> tuple[str, bytes]:
     return "image/png", _image(generation)
 
 
-def filled_up(media_type: str, body: bytes, size: int) -> bytes:
-    """The file with a part that nobody looks at, so that it has `size` bytes and is still a whole PNG or MP4."""
-    rest = max(0, size - len(body) - (12 if media_type == "image" else 8))
-    filler = (_noise() * (rest // len(_noise()) + 1))[:rest]
-    if media_type == "video":
-        return b"".join((body, struct.pack(">I4s", 8 + rest, b"free"), filler))
-    check = zlib.crc32(filler, zlib.crc32(b"oxNb"))
-    end = len(body) - 12  # before IEND
-    return b"".join((body[:end], struct.pack(">I4s", rest, b"oxNb"), filler, struct.pack(">I", check), body[end:]))
+def filled(generation: Generation, size: int) -> tuple[str, bytes]:
+    """A file of at least `size` bytes: the clip, or a plain picture that is not drawn, and a part nobody looks at."""
+    if generation.media_type == "video":
+        body = _video(generation)
+        rest = max(0, size - len(body) - 8)
+        return "video/mp4", b"".join((body, struct.pack(">I4s", 8 + rest, b"free"), _noise(rest)))
+    about = json.dumps(_about(generation)).encode()
+    body = _PNG + _chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)) + _chunk(b"IDAT", _ground())
+    body += _chunk(b"tEXt", b"Comment\0" + about)
+    return "image/png", b"".join((body, _chunk(b"oxNb", _noise(max(0, size - len(body) - 24))), _chunk(b"IEND", b"")))
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
 @cache
-def _noise() -> bytes:
+def _ground() -> bytes:
+    return zlib.compress(bytes(64 * 65))
+
+
+def _noise(size: int) -> bytes:
     """Bytes that nothing on their way can make fewer of."""
+    return (_block() * (size // len(_block()) + 1))[:size]
+
+
+@cache
+def _block() -> bytes:
     return Random(0).randbytes(1 << 20)  # noqa: S311  nothing secret hangs on it
 
 

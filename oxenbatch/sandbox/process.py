@@ -22,7 +22,7 @@ class SandboxUnavailable(RuntimeError):
 
 def require() -> None:
     """What the hub is made of is installed, or `SandboxUnavailable` says how to get it."""
-    if missing := [name for name in ("starlette", "uvicorn", "PIL") if find_spec(name) is None]:
+    if missing := [name for name in ("httptools", "starlette", "uvicorn", "PIL") if find_spec(name) is None]:
         raise SandboxUnavailable(
             f"the stand-in hub needs: pip install 'oxenbatch[sandbox]' (missing here: {', '.join(missing)})"
         )
