@@ -8,6 +8,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx
 import tenacity
@@ -16,6 +17,7 @@ from oxenbatch import __version__
 from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
+from oxenbatch.hub.connections import Connections, Proxied, Way
 from oxenbatch.hub.files import FileAnswer, Files
 from oxenbatch.hub.trouble import HubTrouble, NotFound, why
 from oxenbatch.jobs import Intent
@@ -101,38 +103,41 @@ class Hub:
         self._post_timeout_s = post_timeout_s
         self._transport = transport
         self._on_loopback = is_loopback(self.origin)
+        self._queue = httpx.URL(f"{self.origin}/api/ai/queue")
         self._tls: ssl.SSLContext | None = None
-        self._api = self._client(OPEN_POSTS + 4, keyed=True)
-        self._keyless = self._client(DOWNLOADS, keyed=False)
+        self._api = self._way(OPEN_POSTS + 4, keyed=True)
+        self._keyless = self._way(DOWNLOADS, keyed=False)
         self._files = Files(self._keyless, self.origin, self._key, looks_up=transport is None)
-        self._events = self._client(1, keyed=True)
+        self._events = self._way(1, keyed=True)
 
     def __repr__(self) -> str:
         return f"<Hub {self.origin}>"
 
-    def _client(self, connections: int, *, keyed: bool) -> httpx.AsyncClient:
-        """A client of its own for each kind of traffic: httpx looks through the whole pool for every request."""
-        if self._tls is None:
-            self._tls = httpx.create_ssl_context()
-        headers = {"User-Agent": f"oxenbatch/{__version__}"}
+    def _way(self, connections: int, *, keyed: bool) -> Way:
+        """A way of its own for each kind of traffic: a slow download keeps no POST waiting."""
+        headers = {"User-Agent": f"oxenbatch/{__version__}", "Accept-Encoding": "gzip, deflate"}
         if keyed and self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        return httpx.AsyncClient(
-            headers=headers,
-            verify=self._tls,
-            transport=self._transport,
-            trust_env=not self._on_loopback,  # a proxy from the environment, but never between us and ourselves
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx.Timeout(GET_S, connect=CONNECT_S, pool=None),
-        )
+        transport = self._transport
+        if transport is None:
+            # A proxy from the environment, but never between us and ourselves.
+            kind = Proxied if getproxies() and not self._on_loopback else Connections
+            transport = kind(connections, self._trusted)
+        return Way(transport, headers, httpx.Timeout(GET_S, connect=CONNECT_S, pool=None))
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Whose certificates are believed; made once, and where it is needed: it takes 40 ms."""
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (self._api, self._keyless, self._events):
-            await client.aclose()
+        for way in (self._api, self._keyless, self._events):
+            await way.aclose()
 
     # -- the one call that costs money ----------------------------------------------------------------------------
 
@@ -143,9 +148,9 @@ class Hub:
         body = enqueue_body(intent.model, intent.parameters, intent.count, self.target, intent.token)
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         try:
-            async with self._api.stream(
+            async with self._api.open(
                 "POST",
-                f"{self.origin}/api/ai/queue",
+                self._queue,
                 content=content,
                 headers={"Content-Type": "application/json"},
                 timeout=httpx.Timeout(self._post_timeout_s, connect=CONNECT_S, pool=None),
@@ -165,8 +170,8 @@ class Hub:
         return answer
 
     async def _renew_api_client(self) -> None:
-        # httpx 0.28 never gives back the slot of a request that was cancelled while it connected.
-        old, self._api = self._api, self._client(OPEN_POSTS + 4, keyed=True)
+        # httpx 0.28 (behind a proxy) never gives back the slot of a request that was cancelled while it connected.
+        old, self._api = self._api, self._way(OPEN_POSTS + 4, keyed=True)
         await old.aclose()
 
     # -- calls that only read -------------------------------------------------------------------------------------
@@ -248,7 +253,7 @@ class Hub:
 
     async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
         try:
-            async with self._api.stream(method, f"{self.origin}/api{path}", params=query) as response:
+            async with self._api.open(method, f"{self.origin}/api{path}", params=query) as response:
                 moment = self.clock.monotonic()  # `Date` was true when the headers came, not after a long list
                 content = await _content(response)
         except httpx.PoolTimeout as error:
@@ -300,7 +305,7 @@ class Hub:
         from httpx_sse import EventSource  # noqa: PLC0415 - only a run listens
 
         try:
-            async with self._events.stream(
+            async with self._events.open(
                 "GET",
                 f"{self.origin}/api/events",
                 headers={"Accept": "text/event-stream", "Cache-Control": "no-store"},

@@ -19,14 +19,16 @@ from oxenbatch.hub.trouble import AddressExpired, FileTrouble, why
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from oxenbatch.hub.connections import Way
+
 REDIRECTS_MAX: Final = 5
 
 
 class Files:
-    """Opens results' addresses with `client`, which carries no key of its own."""
+    """Opens results' addresses by a way that carries no key of its own."""
 
-    def __init__(self, client: httpx.AsyncClient, origin: str, key: str | None, *, looks_up: bool) -> None:
-        self._client = client
+    def __init__(self, way: Way, origin: str, key: str | None, *, looks_up: bool) -> None:
+        self._way = way
         self._origin = origin
         self._key = key
         self._looks_up = looks_up
@@ -51,7 +53,7 @@ class Files:
             for _ in range(REDIRECTS_MAX + 1):
                 await self._check_address(url)
                 key = {"Authorization": f"Bearer {self._key}"} if self._key and origin_of(url) == self._origin else {}
-                async with self._client.stream("GET", url, headers={**headers, **key}) as response:
+                async with self._way.open("GET", url, headers={**headers, **key}) as response:
                     self._check_peer(response)
                     if response.status_code in {301, 302, 303, 307, 308}:
                         url = after_redirect(url, response.headers.get("location", ""))
@@ -123,8 +125,7 @@ def _file_answer(response: httpx.Response, offset: int) -> FileAnswer:
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
     try:
-        # Without a chunk size: a quarter less CPU a byte than with one.
-        async for chunk in response.aiter_raw():
+        async for chunk in response.stream:  # as it comes: nothing is decoded, and nothing cut to size
             yield chunk
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise FileTrouble(why(error)) from None
