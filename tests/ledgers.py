@@ -119,7 +119,7 @@ class Book:
 
     def fetch(self, generation_id: str | None = None) -> Fetch:
         """The next file to be had, or this generation's."""
-        found = news.fetchable(self.ledger, 1000, now=self.now + 1e6)
+        found, _ = news.fetchable(self.ledger, 1000, now=self.now + 1e6)
         return next(fetch for fetch in found if generation_id in (None, fetch.generation_id))
 
     def keep(self, fetch: Fetch | None = None) -> Fetch:

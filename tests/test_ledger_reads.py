@@ -383,7 +383,7 @@ def test_news_and_outcomes_do_not_feel_what_is_finished(vast: Book) -> None:
     try:
         vast.record(vast.send(), Outcome.ACCEPTED, queued := new_id())
         vast.hear(queued, "succeeded", cost=Decimal("0.01"))
-        fetch = next(one for one in news.fetchable(vast.ledger, 99, now=1e12) if one.generation_id == queued)
+        fetch = next(one for one in news.fetchable(vast.ledger, 99, now=1e12)[0] if one.generation_id == queued)
         vast.keep(fetch)
         intent = vast.send()
         vast.record(intent, Outcome.UNKNOWN)

@@ -528,7 +528,7 @@ class Money(RuleBasedStateMachine):
             decisions.cancel_unsent(self.book.ledger, [int(sample)], at=self.book.tick())
 
     def _a_fetch(self, data: st.DataObject) -> Fetch | None:
-        found = news.fetchable(self.book.ledger, 100, now=self.book.now + 1e9)
+        found, _ = news.fetchable(self.book.ledger, 100, now=self.book.now + 1e9)
         return data.draw(st.sampled_from(found)) if found else None
 
     @rule(data=st.data())

@@ -125,6 +125,7 @@ def _file_answer(response: httpx.Response, offset: int) -> FileAnswer:
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
     try:
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - no synchronous client is used here
         async for chunk in response.stream:  # as it comes: nothing is decoded, and nothing cut to size
             yield chunk
     except (httpx.HTTPError, httpx.StreamError) as error:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from oxenbatch import plan
 from oxenbatch.errors import printable
-from oxenbatch.ledger import reads, runs, sends
+from oxenbatch.ledger import news, reads, runs, sends
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.plan import Stop
+from oxenbatch.runner.bell import Tone
 from oxenbatch.wire import Outcome
 from oxenbatch.words import Cause
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from oxenbatch.jobs import Intent
     from oxenbatch.ledger.book import Ledger
     from oxenbatch.runner.desk import Desk
+    from oxenbatch.wire import Answer
 
 log = logging.getLogger(__name__)
 
@@ -35,34 +37,36 @@ class Sending:
         self._lane = plan.Lane()
         self._proven: set[str] = set()
         """Models whose first row has been made, where that is waited for."""
+        self._full = False
+        """As many POSTs are open as may be: an answer makes room for another."""
 
     async def run(self) -> None:
         desk = self.desk
         async with asyncio.TaskGroup() as posts:
             while not desk.over and not desk.stops:
-                mark = desk.bell.mark
+                mark = desk.bell.mark(Tone.SEND)
                 wait = self._lane.opens_at - desk.clock.monotonic()
                 if wait > 0:
-                    await desk.bell.wait(mark, wait)
+                    await desk.bell.wait(mark, wait, Tone.SEND)
                     continue
                 allowed = min(self._lane.width, plan.OPEN_POSTS) - desk.open_posts
                 looked_at = desk.hub.time.now()
-                authorised = await desk.clerk.do(self._authorise, allowed)
+                authorised, due_at = await desk.clerk.do(self._authorise, allowed, looked_at)
+                self._full = len(authorised.intents) >= allowed
                 could, desk.could_send = desk.could_send, bool(authorised.intents) or allowed <= 0
                 for intent in authorised.intents:
                     desk.open_posts += 1
                     posts.create_task(self._post(intent), name=f"post {intent.submission_id}")
                 if authorised.blocked:
                     desk.stop(authorised.blocked, authorised.blocked.words)  # collecting goes on
-                elif not authorised.intents:
-                    if could and not desk.could_send:
-                        desk.bell.ring()  # with --no-wait the run may be over now
-                    await desk.bell.wait(mark, await self._next_send_in(looked_at))
+                    continue
+                if could and not desk.could_send:
+                    desk.bell.ring(Tone.LOOK)  # with --no-wait the run may be over now
+                await desk.bell.wait(mark, self._next_send_in(due_at), Tone.SEND)
 
-    async def _next_send_in(self, looked_at: float) -> float | None:
+    def _next_send_in(self, due_at: float | None) -> float | None:
         """Seconds until something may be due that was not when we looked, if nothing happens before; None: nothing."""
         desk = self.desk
-        due_at = await desk.clerk.do(sends.next_due_at, looked_at)
         now = desk.clock.monotonic()
         waits = [breaker.opens_at - now for breaker in desk.breakers.values() if breaker.opens_at > now]
         if desk.account and desk.account.is_limited:
@@ -70,8 +74,11 @@ class Sending:
         waits += [] if due_at is None else [max(0.05, due_at - desk.hub.time.now())]
         return min(waits, default=None)
 
-    def _authorise(self, ledger: Ledger, posts: int) -> sends.Authorised:
-        """Choose what to post now, and record the intents: one look, one commit."""
+    def _authorise(self, ledger: Ledger, posts: int, now: float) -> tuple[sends.Authorised, float | None]:
+        """Choose what to post now, and record the intents: one look, one commit; and when the next may be due."""
+        return self._intend(ledger, posts), sends.next_due_at(ledger, now)
+
+    def _intend(self, ledger: Ledger, posts: int) -> sends.Authorised:
         desk = self.desk
         active = sends.active_by_model(ledger)
         if desk.reserve and desk.reserve.is_short(sum(active.values())):
@@ -130,6 +137,12 @@ class Sending:
             desk.given_up.add(model)
         return not made
 
+    def _record(self, ledger: Ledger, intent: Intent, answer: Answer) -> news.Told:
+        """The outcome is written down; what was announced of it before counts now."""
+        now = self.desk.hub.time.now()
+        sends.record(ledger, intent.submission_id, answer, at=now)
+        return self.desk.early.catch_up(ledger, answer.ids, at=now)
+
     async def _post(self, intent: Intent) -> None:
         desk = self.desk
         answer = await desk.hub.enqueue(intent)
@@ -137,7 +150,7 @@ class Sending:
         before, self._lane = self._lane, plan.after_answer(self._lane, answer, moment, desk.jitter())
         if self._lane.opens_at > max(before.opens_at, moment + 2.0):
             log.warning("sending waits %.0f s: %s", self._lane.opens_at - moment, printable(answer.words))
-        await desk.clerk.do(sends.record, intent.submission_id, answer, at=desk.hub.time.now())
+        told = await desk.clerk.do(self._record, intent, answer)
         desk.open_posts -= 1
         desk.went("send", well=answer.outcome not in (Outcome.UNKNOWN, Outcome.NOT_SENT))
         if answer.cause is Cause.CREDITS:
@@ -149,4 +162,5 @@ class Sending:
         elif answer.outcome is Outcome.UNKNOWN:
             desk.scan_at = min(desk.scan_at, desk.clock.monotonic() + 1.0)
             desk.scans = 0
-        desk.bell.ring()
+        desk.told(told)
+        desk.bell.ring(Tone.LOOK if answer.outcome is Outcome.ACCEPTED and not self._full else Tone.ALL)

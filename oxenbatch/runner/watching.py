@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch import plan, reconcile
 from oxenbatch.hub import HubTrouble, NotFound
 from oxenbatch.ledger import news, reads
+from oxenbatch.runner.bell import Tone
 from oxenbatch.runner.desk import ModelFacts
 from oxenbatch.runner.settling import Settling
 
@@ -39,23 +40,25 @@ class Watching:
     async def run(self) -> None:
         desk = self.desk
         while not desk.over:
-            mark = desk.bell.mark
+            mark = desk.bell.mark(Tone.LOOK)
+            wait = min(desk.look_at, desk.scan_at) - desk.clock.monotonic()
+            if wait > 0:
+                await desk.bell.wait(mark, wait)
+                continue
             facts = await desk.clerk.do(reads.facts)  # its own look: what the conductor saw may be a ring old
-            now = desk.clock.monotonic()
-            look_in = desk.look_at - now if facts.at_the_hub else None
-            scan_in = desk.scan_at - now if facts.uncertain else None
-            what = "reconcile" if scan_in is not None and scan_in <= 0 else "look"
+            scans = desk.scan_at <= desk.clock.monotonic()
+            if scans and not facts.uncertain:
+                desk.scan_at = float("inf")
+            what = "reconcile" if scans and facts.uncertain else "look"
             try:
                 if what == "reconcile":
                     await self._settling.scan()
                     desk.went(what, well=True)
-                elif look_in is not None and look_in <= 0:
+                elif desk.look_at <= desk.clock.monotonic() and facts.at_the_hub:
                     await self.look()
                     desk.went(what, well=True)
                 else:
-                    # The facts are learnt anew after the ring that brings us here, so what they know is a little old.
-                    waits = [wait for wait in (look_in, scan_in) if wait is not None]
-                    await desk.bell.wait(mark, min(waits, default=HEARTBEAT_S))
+                    await desk.bell.wait(mark, HEARTBEAT_S)
             except HubTrouble as trouble:
                 desk.went(what, well=False)
                 await desk.troubled(trouble)

@@ -31,7 +31,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--credits", type=Decimal, help="dollars; endless where absent")
     parser.add_argument("--workers", type=int, default=64, help="how many generations are made at once")
     parser.add_argument("--key", default="sandbox", help="the key that is accepted")
-    parser.add_argument("--life", type=Life.parse, help="of a generation: 2 seconds, 2~0.5 (lognormal), 12x its duration")
+    parser.add_argument("--life", type=Life.parse, help="seconds: 2, 2~0.5 (lognormal), 12x (its duration)")
     parser.add_argument("--file-bytes", type=int, default=0, help="results are filled up to so many bytes")
     parser.add_argument("--seed", help="draws the same ids each time, and with them the same times")
     parser.add_argument("--stop-with-parent", action="store_true", help="end when stdin does")
