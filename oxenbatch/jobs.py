@@ -186,7 +186,15 @@ def prompt_of(parameters: dict[str, Any]) -> str:
 
 def canonical(value: Any) -> str:
     """One text for all spellings of the same JSON value: sorted keys, no spaces, whole floats as integers."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    flat = type(value) is dict and all(type(name) is str and type(inner) in _FLAT for name, inner in value.items())
+    return _encode(value if flat else _plain(value))
+
+
+_encode: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode  # made once: json.dumps makes one for every call
+_FLAT: Final = frozenset({str, int, bool, type(None)})
+"""Values of one spelling."""
 
 
 def _plain(value: Any) -> Any:
@@ -201,7 +209,12 @@ def _plain(value: Any) -> Any:
 
 def request_hash(model: str, parameters: dict[str, Any]) -> str:
     """The hash that equal requests share; its tag `r1` names this way of hashing, lest a later be mistaken for it."""
-    text = canonical({"model": model, "parameters": parameters})
+    return hash_of_text(model, canonical(parameters))
+
+
+def hash_of_text(model: str, parameters: str) -> str:
+    """The `request_hash` of a request whose parameters have this `canonical` text."""
+    text = f'{{"model":{_encode(model)},"parameters":{parameters}}}'  # canonical, as its two names are in order
     return "r1:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

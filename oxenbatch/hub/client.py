@@ -11,7 +11,6 @@ from urllib.parse import quote
 from urllib.request import getproxies
 
 import httpx
-import tenacity
 
 from oxenbatch import __version__
 from oxenbatch.addresses import is_loopback, origin_of
@@ -242,14 +241,41 @@ class Hub:
 
     async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, after up to three tries; `HubTrouble` in all its kinds where there is none."""
+        try:
+            return await self._call_once(method, path, query)
+        except HubTrouble as trouble:
+            if not _is_passing(trouble):
+                raise
+            first = trouble
+        return await self._call_again(first, method, path, query)
+
+    async def _call_again(self, first: HubTrouble, method: str, path: str, query: Mapping[str, str] | None) -> Any:
+        """The tries after the first, which met passing trouble."""
+        import tenacity  # noqa: PLC0415 - nearly every call succeeds at once, and this takes 20 ms
+
+        trouble: list[HubTrouble] = [first]
+
+        async def call() -> Any:
+            if trouble:
+                raise trouble.pop()
+            return await self._call_once(method, path, query)
+
+        usual = tenacity.wait_random_exponential(multiplier=0.5, max=5)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            """As long as `Retry-After` says (but no longer than the run can use), else with jitter."""
+            error = state.outcome.exception() if state.outcome else None
+            wait_s = error.wait_s if isinstance(error, HubTrouble) else None
+            return float(usual(state)) if wait_s is None else min(wait_s, 60.0)
+
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_is_passing),
-            wait=_wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
+            wait=wait,
             stop=tenacity.stop_after_attempt(GET_TRIES),
             sleep=asyncio.sleep,
             reraise=True,
         )
-        return await retrying(self._call_once, method, path, query)
+        return await retrying(call)
 
     async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
         try:
@@ -355,18 +381,6 @@ def _read(reader: Callable[[Any], T], payload: Any) -> T:
 
 def _is_passing(error: BaseException) -> bool:
     return isinstance(error, HubTrouble) and error.cause in (Cause.HUB, Cause.RATE)
-
-
-class _wait_as_told(tenacity.wait.wait_base):  # noqa: N801 - named as tenacity names its own
-    """As long as `Retry-After` says (but no longer than the run can use), else as `otherwise` says."""
-
-    def __init__(self, otherwise: tenacity.wait.wait_base) -> None:
-        self.otherwise = otherwise
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        told = error.wait_s if isinstance(error, HubTrouble) else None
-        return float(self.otherwise(retry_state)) if told is None else min(told, 60.0)
 
 
 def _id(generation_id: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from oxenbatch.errors import ConfigProblem, MachineError, printable
 from oxenbatch.jobs import Event, JobState, after
-from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, migrate
+from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, create, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -118,7 +118,7 @@ class Ledger:
         with self.immediate():
             if self._pragma("user_version") != version:
                 return  # another process was faster
-            migrate(self.conn)
+            (migrate if version else create)(self.conn)
             self.conn.execute(f"pragma application_id = {APPLICATION_ID}")
             self.conn.execute(f"pragma user_version = {VERSION}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
 from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, request_hash
+from oxenbatch.ledger import bulk
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.ledger.decisions import Aside
 from oxenbatch.names import collision_key, stem_for
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from oxenbatch.ledger.book import Ledger
 
 PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a thousand tell as much as a million
-ROOT_RESULTS: Final = 10_000  # more results than this are spread over sub-folders of as many
+CHUNK: Final = 500  # rows that are recorded together, and the most that are held in memory
+ESTIMATES_KEPT: Final = 1000
+SKIPS_MOST: Final = 64
 CACHE_KIB: Final = 64 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
+_FREE: Final = frozenset({"prompt", "negative_prompt", "seed"})
+"""Parameters that no price hangs on."""
 Changed = Literal["stop", "rerun", "keep"]
 
 
@@ -62,6 +68,27 @@ class _Work:
     staged: Staged
     newest: int
     """The id of the newest sample: how many results there may be so far."""
+    skip: int = 0
+    """Chunks that are to be taken row by row: after one that had to be, so are the next, twice as many each time."""
+    skips: int = 1
+    estimates: dict[Any, int | None] = field(default_factory=dict)
+
+    def estimate(self, row: Row) -> int | None:
+        """Nanodollars for one sample of the row; the same for all rows that differ in nothing that has a price."""
+        key = (row.model, *((n, v) for n, v in row.parameters.items() if n not in _FREE))
+        try:
+            return self.estimates[key]
+        except TypeError:  # a list among them
+            return to_nanos(self.terms.price(row))
+        except KeyError:
+            if len(self.estimates) >= ESTIMATES_KEPT:
+                self.estimates.clear()
+            found = self.estimates[key] = to_nanos(self.terms.price(row))
+            return found
+
+    def bulk(self) -> bulk.Terms:
+        """What `bulk` needs to know."""
+        return bulk.Terms(self.terms.at, self.terms.attempts, self.estimate, self.terms.takes_seed, _json)
 
 
 def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
@@ -82,12 +109,12 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
                 "create temp table if not exists seen (request_hash text primary key, n integer) without rowid"
             )
             conn.execute("delete from seen")
+            fresh = not conn.execute("select 1 from jobs limit 1").fetchone()
             conn.execute("update jobs set wanted = 0 where wanted = 1")
             newest = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
             work = _Work(ledger, terms, staged, newest)
-            for entry in rows:
-                problem = _stage_row(work, entry) if isinstance(entry, Row) else entry
-                if problem:
+            with bulk.without_indexes(ledger) if fresh else contextlib.nullcontext():
+                for problem in _stage_all(work, rows):
                     total += 1
                     if total <= PROBLEMS_KEPT:
                         problems.append(problem)
@@ -95,7 +122,8 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
                 problems, total = [Problem("the manifest has no rows")], 1
             if problems:
                 raise ManifestError(problems, total=total)
-            _follow_jobs(conn)
+            if not fresh:
+                _follow_jobs(conn)
             conn.execute("update batch set fingerprint = ?", (fingerprint,))
             conn.execute("delete from seen")
             terms.move_aside(staged.set_aside)
@@ -113,17 +141,52 @@ def _follow_jobs(conn: sqlite3.Connection) -> None:
     )
 
 
+def _stage_all(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[Problem]:
+    """Every row is a job, chunk by chunk; what is wrong with them."""
+    chunk: list[Row] = []
+    for entry in rows:
+        if isinstance(entry, Problem):
+            yield entry
+            continue
+        chunk.append(entry)
+        if len(chunk) == CHUNK:
+            yield from _stage_chunk(work, chunk)
+            chunk = []
+    yield from _stage_chunk(work, chunk)
+
+
+def _stage_chunk(work: _Work, chunk: list[Row]) -> Iterator[Problem]:
+    staged = work.staged
+    if work.skip:
+        work.skip -= 1
+    elif chunk and (added := bulk.add(work.ledger, chunk, work.bulk(), work.newest)):
+        work.newest += added
+        staged.rows += len(chunk)
+        staged.added += len(chunk)
+        staged.samples_added += added
+        work.skips = 1
+        return
+    else:
+        work.skip = work.skips = min(2 * work.skips, SKIPS_MOST)
+    for row in chunk:
+        if problem := _stage_row(work, row):
+            yield problem
+
+
 def _stage_row(work: _Work, row: Row) -> Problem | None:
     conn = work.ledger.conn
     work.staged.rows += 1
     hashed = request_hash(row.model, row.parameters)
     occurrence = 1
     if row.id is None:
+        # Where the first of them came with a whole chunk, nobody counted it: but then it is wanted already.
         occurrence = conn.execute(
-            "insert into seen values (?, 1) on conflict do update set n = n + 1 returning n", (hashed,)
+            "insert into seen values (?, 1 + exists (select 1 from jobs where key = ? and wanted = 1))"
+            " on conflict do update set n = n + 1 returning n",
+            (hashed, job_key(None, hashed, 1)),
         ).fetchone()[0]
     key = job_key(row.id, hashed, occurrence)
-    estimate = to_nanos(work.terms.price(row))
+    estimate = work.estimate(row)
     job = conn.execute(_JOB, (estimate, key)).fetchone()
     if job is None:
         _add_job(work, row, key, hashed, occurrence, estimate)
@@ -241,7 +304,7 @@ def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, esti
         seed = auto_seed(key, number) if seeds else None
         own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
         first = stem if row.samples == 1 else f"{stem}-{number}"
-        folder = f"{work.newest // ROOT_RESULTS:04d}/" if work.newest >= ROOT_RESULTS else ""
+        folder = f"{work.newest // bulk.ROOT_RESULTS:04d}/" if work.newest >= bulk.ROOT_RESULTS else ""
         for mark in _marks(key, number):
             added = work.ledger.conn.execute(
                 "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"

@@ -27,6 +27,8 @@ class Fetching:
     def __init__(self, desk: Desk, downloads: Downloads) -> None:
         self.desk = desk
         self._downloads = downloads
+        self._more = True
+        """There may be more to be had than there was room for when we last looked."""
 
     async def run(self) -> None:
         desk = self.desk
@@ -41,6 +43,9 @@ class Fetching:
                     for fetch in todo:
                         desk.fetching.add(fetch.sample_id)
                         downloads.create_task(self._fetch_one(fetch), name=f"fetch {fetch.generation_id}")
+                    self._more = len(todo) == room
+                    if self._more and len(desk.fetching) < DOWNLOADS:
+                        continue  # one ended while we looked
                 wait = None if due_at is None else max(0.05, due_at - desk.hub.time.now())
                 await desk.bell.wait(mark, wait, Tone.FETCH)
 
@@ -55,7 +60,7 @@ class Fetching:
             await self._fetch_failed(fetch, error)
         else:
             await self.desk.clerk.do(news.keep, fetch, kept, at=self.desk.hub.time.now())
-            tones = Tone.LOOK | Tone.FETCH if len(self.desk.fetching) >= DOWNLOADS else Tone.LOOK
+            tones = Tone.LOOK | Tone.FETCH if self._more else Tone.LOOK
         finally:
             self.desk.fetching.discard(fetch.sample_id)
             self.desk.bell.ring(tones)

@@ -37,7 +37,7 @@ class Sending:
         self._lane = plan.Lane()
         self._proven: set[str] = set()
         """Models whose first row has been made, where that is waited for."""
-        self._full = False
+        self._full = True
         """As many POSTs are open as may be: an answer makes room for another."""
 
     async def run(self) -> None:
@@ -53,13 +53,15 @@ class Sending:
                 looked_at = desk.hub.time.now()
                 authorised, due_at = await desk.clerk.do(self._authorise, allowed, looked_at)
                 self._full = len(authorised.intents) >= allowed
-                could, desk.could_send = desk.could_send, bool(authorised.intents) or allowed <= 0
+                could, desk.could_send = desk.could_send, self._full
                 for intent in authorised.intents:
                     desk.open_posts += 1
                     posts.create_task(self._post(intent), name=f"post {intent.submission_id}")
                 if authorised.blocked:
                     desk.stop(authorised.blocked, authorised.blocked.words)  # collecting goes on
                     continue
+                if self._full and min(self._lane.width, plan.OPEN_POSTS) > desk.open_posts:
+                    continue  # one was answered while we looked
                 if could and not desk.could_send:
                     desk.bell.ring(Tone.LOOK)  # with --no-wait the run may be over now
                 await desk.bell.wait(mark, self._next_send_in(due_at), Tone.SEND)

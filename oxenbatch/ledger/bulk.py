@@ -1,0 +1,98 @@
+"""Rows that the ledger has never seen, many at once: what `staging` does row by row, where nothing is to be decided.
+
+What must always hold: a chunk is written whole or not at all. Where one of its rows meets anything, a key or a name
+that there is already, nothing is written, and `staging` takes the chunk row by row, which is ten times slower and knows
+every case.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from oxenbatch.jobs import Row, auto_seed, canonical, hash_of_text, job_key, request_hash
+from oxenbatch.names import collision_key, stem_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from oxenbatch.ledger.book import Ledger
+
+ROOT_RESULTS: Final = 10_000  # more results than this are spread over sub-folders of as many
+
+_JOB: Final = """
+insert into jobs (id, key, row_id, occurrence, request_hash, model, prompt, parameters, metadata, samples, position,
+                  wanted, source, created_at)
+values (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) on conflict do nothing
+"""
+_SAMPLE: Final = """
+insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed, estimate_nanos, name,
+                     name_key)
+values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?) on conflict do nothing
+"""
+
+
+class Terms(NamedTuple):
+    """What is the same for all rows of a staging."""
+
+    at: float
+    attempts: int
+    estimate: Callable[[Row], int | None]
+    takes_seed: Callable[[str], bool]
+    as_json: Callable[[Any], str]
+
+
+def add(ledger: Ledger, rows: Sequence[Row], terms: Terms, newest: int) -> int:
+    """The rows are jobs with all their samples, and how many samples that are; or 0, and nothing is written.
+
+    `newest`: the id of the newest sample: how many results there may be so far.
+    """
+    conn = ledger.conn
+    job_id: int = conn.execute("select coalesce(max(id), 0) from jobs").fetchone()[0]
+    jobs: list[tuple[Any, ...]] = []
+    samples: list[tuple[Any, ...]] = []
+    for row in rows:
+        job_id += 1
+        parameters = canonical(row.parameters)
+        hashed = hash_of_text(row.model, parameters)
+        key = job_key(row.id, hashed, 1)
+        metadata = terms.as_json(row.metadata) if row.metadata else "{}"
+        jobs.append((job_id, key, row.id, hashed, row.model, row.prompt, parameters, metadata, row.samples, row.number,
+                     row.where, terms.at))  # fmt: skip
+        estimate = terms.estimate(row)
+        seeds = row.parameters.get("seed") == "auto" and terms.takes_seed(row.model)
+        stem = stem_for(row.id, row.prompt, key)
+        for number in range(1, row.samples + 1):
+            seed = auto_seed(key, number) if seeds else None
+            own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
+            name = stem if row.samples == 1 else f"{stem}-{number}"
+            place = newest + len(samples)
+            folder = f"{place // ROOT_RESULTS:04d}/" if place >= ROOT_RESULTS else ""
+            samples.append((job_id, number, row.model, own_hash, seed, terms.attempts, estimate, folder + name,
+                            collision_key(name)))  # fmt: skip
+    with ledger.immediate():
+        for statement, values in ((_JOB, jobs), (_SAMPLE, samples)):
+            before = conn.total_changes
+            conn.executemany(statement, values)
+            if conn.total_changes - before != len(values):
+                conn.execute("rollback to step")  # and the block that ends releases it, empty
+                return 0
+    return len(samples)
+
+
+@contextmanager
+def without_indexes(ledger: Ledger) -> Iterator[None]:
+    """Inside, jobs and samples have no index but those of their own rules: a million entries are sorted once, after.
+
+    For a ledger that had none of either; call inside `immediate`.
+    """
+    conn = ledger.conn
+    indexes = conn.execute(
+        "select name, sql from sqlite_master where type = 'index' and tbl_name in ('jobs', 'samples')"
+        " and sql is not null"
+    ).fetchall()
+    for name, _ in indexes:
+        conn.execute(f"drop index {name}")
+    yield
+    for _, statement in indexes:
+        conn.execute(statement)
