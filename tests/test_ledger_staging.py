@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ledgers import MODEL, NANOS, Book, check_all, new_id, row
 
 from oxenbatch.errors import ManifestError, Problem
-from oxenbatch.jobs import JobState, Row, auto_seed, request_hash
+from oxenbatch.jobs import JobState, Row, auto_seed, hash_of_text, request_hash
 from oxenbatch.ledger import bulk, decisions, reads, sends, staging
 from oxenbatch.names import collision_key
 from oxenbatch.wire import Outcome
@@ -502,11 +502,11 @@ def test_a_row_costs_a_few_statements_however_many_rows_there_are(book: Book) ->
 def test_the_hash_of_a_request_is_reckoned_once_a_row(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def counting(model: str, parameters: dict[str, object]) -> str:
+    def counting(model: str, parameters: str) -> str:
         asked.append(model)
-        return request_hash(model, parameters)
+        return hash_of_text(model, parameters)
 
-    monkeypatch.setattr(staging, "request_hash", counting)
+    monkeypatch.setattr(bulk, "hash_of_text", counting)
     book.stage(row(samples=50))
 
     assert len(asked) == 1

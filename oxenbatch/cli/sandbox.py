@@ -86,7 +86,7 @@ def _life(_ctx: click.Context, _param: click.Parameter, said: str | None) -> str
     "--faults", type=click.Path(exists=True, dir_okay=False), help="A JSON file of faults; read again when it changes."
 )
 @option("--life", metavar="SECONDS", callback=_life,
-        help="Of a generation: 2, 2~0.5 (lognormal about it), 12x (times its duration). [as the real ones]")  # fmt: skip
+        help="Of a generation: 2, 2~0.5 (lognormal about it), 12x (its duration). [as the real ones]")  # fmt: skip
 @option("--file-bytes", type=click.IntRange(0), help="Fill results up to so many bytes.")
 @option("--journal", type=click.Path(dir_okay=False), help="Remember generations in this file over restarts.")
 def sandbox(**options: Any) -> None:

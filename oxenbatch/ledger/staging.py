@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a thousand tell as much as a million
 CHUNK: Final = 500  # rows that are recorded together, and the most that are held in memory
-ESTIMATES_KEPT: Final = 1000
 SKIPS_MOST: Final = 64
 CACHE_KIB: Final = 64 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
-_FREE: Final = frozenset({"prompt", "negative_prompt", "seed"})
-"""Parameters that no price hangs on."""
 Changed = Literal["stop", "rerun", "keep"]
 
 
@@ -71,20 +68,10 @@ class _Work:
     skip: int = 0
     """Chunks that are to be taken row by row: after one that had to be, so are the next, twice as many each time."""
     skips: int = 1
-    estimates: dict[Any, int | None] = field(default_factory=dict)
 
     def estimate(self, row: Row) -> int | None:
-        """Nanodollars for one sample of the row; the same for all rows that differ in nothing that has a price."""
-        key = (row.model, *((n, v) for n, v in row.parameters.items() if n not in _FREE))
-        try:
-            return self.estimates[key]
-        except TypeError:  # a list among them
-            return to_nanos(self.terms.price(row))
-        except KeyError:
-            if len(self.estimates) >= ESTIMATES_KEPT:
-                self.estimates.clear()
-            found = self.estimates[key] = to_nanos(self.terms.price(row))
-            return found
+        """Nanodollars for one sample of the row."""
+        return to_nanos(self.terms.price(row))
 
     def bulk(self) -> bulk.Terms:
         """What `bulk` needs to know."""
@@ -145,13 +132,13 @@ def _stage_all(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[Problem]:
     """Every row is a job, chunk by chunk; what is wrong with them."""
     chunk: list[Row] = []
     for entry in rows:
-        if isinstance(entry, Problem):
-            yield entry
-            continue
-        chunk.append(entry)
-        if len(chunk) == CHUNK:
+        if isinstance(entry, Row):
+            chunk.append(entry)
+        if len(chunk) == CHUNK or isinstance(entry, Problem):
             yield from _stage_chunk(work, chunk)
             chunk = []
+        if isinstance(entry, Problem):
+            yield entry
     yield from _stage_chunk(work, chunk)
 
 

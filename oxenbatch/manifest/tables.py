@@ -33,9 +33,12 @@ def read_text(source: Source) -> Iterator[Entry | Problem]:
 
 def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
     """Each record under the header's names; a record that does not fit is a problem, and the next one is read."""
+    shown = source.shown
     with source.lines() as lines:
         records = csv_records(lines, source.shown) if source.form == "csv" else TsvRecords(lines)
         columns: tuple[str, ...] | None = None
+        width = 0
+        """How many columns there are, where each has a name."""
         for record in records:
             if isinstance(record, Problem):
                 yield Faulty([record]) if columns is not None else record
@@ -47,6 +50,10 @@ def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
                 if problems:
                     yield from problems
                     return
+                width = len(columns) if "" not in columns else 0
+                continue
+            if len(cells) == width and "" not in cells:  # nearly every record
+                yield Entry(dict(zip(columns, cells, strict=True)), shown, line, columns)
                 continue
             if len(cells) > len(columns):
                 words = f"has {len(cells)} cells, expected at most {len(columns)} as in the header{_quotes(source)}"
@@ -57,7 +64,7 @@ def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
                 words = "has a cell in a column without a name; name the column in the header"
                 yield Faulty([entry(words, source.shown, line)])
                 continue
-            yield Entry(fields, source.shown, line, columns)
+            yield Entry(fields, shown, line, columns)
 
 
 def _quotes(source: Source) -> str:
@@ -105,14 +112,13 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
-        except StopIteration:
+            for cells in reader:
+                if cells:
+                    yield cells, line
+                line = reader.line_num + 1
             return
         except csv.Error as error:
             yield entry(f"is not strict CSV: {_csv_words(str(error))}", shown, line)
-            continue
-        if cells:
-            yield cells, line
 
 
 def _csv_words(words: str) -> str:
