@@ -87,7 +87,7 @@ def ideal(lives: list[float], places: int) -> float:
 
 def write_prompts(case: Case, folder: Path) -> Path:
     """The batch as JSON lines, which both clients read."""
-    drawn = random.Random(5)
+    drawn = random.Random(1)
     rows: list[dict[str, Any]] = [{"prompt": f"A picture of the number {n}, in oil"} for n in range(case.rows)]
     for row in rows:
         if case.durations:

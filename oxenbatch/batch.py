@@ -195,7 +195,8 @@ class Batch:
 
     def _price(self, row: Row) -> Decimal | None:
         """What one generation of the row is estimated at: reckoned once for all rows that differ in no price."""
-        key = (row.model, *((name, value) for name, value in row.parameters.items() if name not in FREE))
+        # With its kind, since True equals 1, and no price must follow from that.
+        key = (row.model, *((n, v, v.__class__) for n, v in row.parameters.items() if n not in FREE))
         try:
             return self._prices[key]
         except TypeError:  # a list is among them

@@ -207,6 +207,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def length_of(parameters: dict[str, Any]) -> int:
+    """The whole seconds of video that a request asks for, at most 1,000; 0 where it does not say."""
+    parts = parameters.get("multi_prompt")
+    asked = parameters.get("duration", parameters.get("seconds"))
+    if asked is None and isinstance(parts, list):
+        return min(LONGEST, sum(length_of(part) for part in parts if isinstance(part, dict)))
+    try:
+        seconds = float(asked.removesuffix("s") if isinstance(asked, str) else asked or 0)
+        return round(min(LONGEST, max(0.0, seconds)))
+    except (TypeError, ValueError):  # `auto` and the like, and what is no number at all
+        return 0
+
+
+LONGEST: Final = 1000  # seconds: sends are ordered by this, and each length is looked for by itself
+
+
 def request_hash(model: str, parameters: dict[str, Any]) -> str:
     """The hash that equal requests share; its tag `r1` names this way of hashing, lest a later be mistaken for it."""
     return hash_of_text(model, canonical(parameters))

@@ -93,8 +93,8 @@ class Book:
         return staging.stage(self.ledger, rows, fingerprint, self.terms(**more))
 
     def due(self, limit: int = 1000) -> list[Any]:
-        models = sends.models_due(self.ledger)
-        return sends.due(self.ledger, dict.fromkeys(models, limit), self.now)
+        kinds = sends.kinds_due(self.ledger)
+        return sends.due(self.ledger, [kinds], {kind.model: limit for kind in kinds}, self.now)
 
     def send(self, count: int = 1, caps: sends.Caps = ROOMY) -> Intent:
         """One POST of the `count` samples that are due next."""

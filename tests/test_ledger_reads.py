@@ -13,7 +13,7 @@ from ledgers import MODEL, NANOS, Book, new_id, row
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, runs, sends
 from oxenbatch.ledger.book import Ledger
-from oxenbatch.plan import Facts
+from oxenbatch.plan import Facts, Kind
 from oxenbatch.wire import Outcome
 
 if TYPE_CHECKING:
@@ -248,8 +248,8 @@ class Plans:
 
 
 HOT: dict[str, Callable[[Ledger], object]] = {
-    "due": lambda ledger: sends.due(ledger, {MODEL: 8, "other": 8}, 1e12),
-    "models_due": sends.models_due,
+    "due": lambda ledger: sends.due(ledger, [[Kind(MODEL, 0), Kind("other", 0)]], {MODEL: 8, "other": 8}, 1e12),
+    "kinds_due": sends.kinds_due,
     "next_due_at": sends.next_due_at,
     "active_by_model": sends.active_by_model,
     "unknown": sends.unknown,

@@ -71,6 +71,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--fail-fast", is_flag=True, help="Send nothing more after the first failure.")
 @option("--on-unknown", type=click.Choice(["hold", "resubmit"]), default="hold", show_default=True,
         help="A send that nobody can decide about.")  # fmt: skip
+@option("--in-order", is_flag=True, help="Send in the manifest's order. [what takes longest first]")
 @option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True, metavar="URL",
@@ -254,6 +255,7 @@ class RunCommand:
             wait=not o["no_wait"],
             fail_fast=o["fail_fast"],
             on_unknown=o["on_unknown"],
+            in_order=o["in_order"],
             canary="unknown" if o["canary"] is None else "all" if o["canary"] else "none",
         )
         if o["timeout"] is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from oxenbatch.jobs import Row, auto_seed, canonical, hash_of_text, job_key, request_hash
+from oxenbatch.jobs import Row, auto_seed, canonical, hash_of_text, job_key, length_of, request_hash
 from oxenbatch.names import collision_key, stem_for
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ values (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?) on conflict do nothing
 """
 _SAMPLE: Final = """
 insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed, estimate_nanos, name,
-                     name_key)
-values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?) on conflict do nothing
+                     name_key, length_s)
+values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?, ?) on conflict do nothing
 """
 
 
@@ -62,6 +62,7 @@ def add(ledger: Ledger, rows: Sequence[Row], terms: Terms, newest: int) -> int:
         estimate = terms.estimate(row)
         seeds = row.parameters.get("seed") == "auto" and terms.takes_seed(row.model)
         stem = stem_for(row.id, row.prompt, key)
+        length = length_of(row.parameters)
         for number in range(1, row.samples + 1):
             seed = auto_seed(key, number) if seeds else None
             own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
@@ -69,7 +70,7 @@ def add(ledger: Ledger, rows: Sequence[Row], terms: Terms, newest: int) -> int:
             place = newest + len(samples)
             folder = f"{place // ROOT_RESULTS:04d}/" if place >= ROOT_RESULTS else ""
             samples.append((job_id, number, row.model, own_hash, seed, terms.attempts, estimate, folder + name,
-                            collision_key(name)))  # fmt: skip
+                            collision_key(name), length))  # fmt: skip
     # A manifest that has grown a little begins with what is known: that is seen before anything is tried.
     if conn.execute("select 1 from jobs where key in (?, ?)", (jobs[0][1], jobs[-1][1])).fetchone():
         return 0

@@ -241,9 +241,7 @@ class Fetch:
     tries: int
 
 
-def fetchable(
-    ledger: Ledger, limit: int, *, now: float, busy: Sequence[int] = ()
-) -> tuple[list[Fetch], float | None]:
+def fetchable(ledger: Ledger, limit: int, *, now: float, busy: Sequence[int] = ()) -> tuple[list[Fetch], float | None]:
     """The next files to be had, oldest first, without those that are being fetched already; where there are fewer
     than `limit`, when the first that waits for another try is due."""
     rows = ledger.conn.execute(

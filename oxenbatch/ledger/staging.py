@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
-from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, request_hash
+from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, length_of, request_hash
 from oxenbatch.ledger import bulk
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.ledger.decisions import Aside
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a thousand tell as much as a million
 CHUNK: Final = 500  # rows that are recorded together, and the most that are held in memory
 SKIPS_MOST: Final = 64
-CACHE_KIB: Final = 64 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
+CACHE_KIB: Final = 12 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
 Changed = Literal["stop", "rerun", "keep"]
 
 
@@ -295,10 +295,10 @@ def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, esti
         for mark in _marks(key, number):
             added = work.ledger.conn.execute(
                 "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"
-                " estimate_nanos, name, name_key) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?)"
+                " estimate_nanos, name, name_key, length_s) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?, ?)"
                 " on conflict (name_key) do nothing",
                 (job_id, number, row.model, own_hash, seed, terms.attempts, estimate, folder + first + mark,
-                 collision_key(first + mark)),
+                 collision_key(first + mark), length_of(row.parameters)),
             ).rowcount  # fmt: skip
             if added:
                 break

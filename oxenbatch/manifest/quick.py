@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest.source import Entry
 
+
 class Quick:
     """Reads common rows of one model, once `expand` has read one."""
 

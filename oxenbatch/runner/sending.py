@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEARN_S: Final = 30.0  # half the time of the shortest videos
 OTHERS_S: Final = 1.0  # no bell rings here when another run gives a place back
 
 
@@ -37,6 +38,10 @@ class Sending:
         self._lane = plan.Lane()
         self._proven: set[str] = set()
         """Models whose first row has been made, where that is waited for."""
+        self._videos = {name for name, facts in desk.models.items() if facts.video}
+        self._paces: dict[plan.Kind, float] = {}
+        """How long each kind took of late; the clerk's thread alone uses it."""
+        self._learns_at = 0.0
         self._full = True
         """As many POSTs are open as may be: an answer makes room for another."""
 
@@ -106,13 +111,14 @@ class Sending:
             free = min(free, places)
         if posts <= 0 or free <= 0:
             return sends.Authorised([])
-        models = sends.models_due(ledger)
+        kinds = sends.kinds_due(ledger)
+        models = {kind.model for kind in kinds}
         untried = {model for model in models if self._is_canary(ledger, model)}
         moment = desk.clock.monotonic()
         paused = {model for model, breaker in desk.breakers.items() if moment < breaker.opens_at} | desk.given_up
         probing = {model for model, breaker in desk.breakers.items() if breaker.probing}
         room = plan.rooms(models, active, desk.limits, single=untried | probing, paused=paused)
-        due = sends.due(ledger, room, now)
+        due = sends.due(ledger, self._ranked(ledger, kinds, moment), room, now)
         per_post = {model: facts.per_post for model, facts in desk.models.items()}
         chosen = plan.picks(due, room, free, posts, per_post)
         left = desk.limits.limit_sends
@@ -124,6 +130,14 @@ class Sending:
             nanos,
         )
         return sends.authorise(ledger, chosen, caps, at=now, run_id=desk.run_id, target=desk.hub.target)
+
+    def _ranked(self, ledger: Ledger, kinds: list[plan.Kind], moment: float) -> list[list[plan.Kind]]:
+        """What is sent first: by what the hub took of late, which is learnt anew now and then."""
+        if self.desk.limits.in_order or len(kinds) < 2:
+            return [kinds]
+        if moment >= self._learns_at:
+            self._paces, self._learns_at = sends.paces(ledger), moment + LEARN_S
+        return plan.ranked(kinds, self._paces, self._videos)
 
     def _is_canary(self, ledger: Ledger, model: str) -> bool:
         """Whether the model's first row has still to show that the others are worth sending."""

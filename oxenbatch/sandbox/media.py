@@ -44,6 +44,8 @@ def filled(generation: Generation, size: int) -> tuple[str, bytes]:
     body = _PNG + _chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)) + _chunk(b"IDAT", _ground())
     body += _chunk(b"tEXt", b"Comment\0" + about)
     return "image/png", b"".join((body, _chunk(b"oxNb", _noise(max(0, size - len(body) - 24))), _chunk(b"IEND", b"")))
+
+
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 

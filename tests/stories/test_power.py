@@ -72,8 +72,8 @@ class Disk:
     def _names_now(self) -> dict[str, int]:
         found = {}
         for entry in os.scandir(self.folder):
-            if entry.name.endswith("-shm"):
-                continue  # SQLite's own shared memory, which it makes anew
+            if entry.name.endswith("-shm") or entry.is_dir():
+                continue  # SQLite's own shared memory, which it makes anew; what was set aside is not judged
             inode = entry.inode()
             if inode not in self._pins:
                 self._pins[inode] = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
