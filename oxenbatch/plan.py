@@ -291,13 +291,14 @@ def after_end(breaker: Breaker, trouble: str | None, now: float) -> Breaker:
 IMAGE_LOOK_S: Final = 3.0  # the reference polls images every 2 to 5 s, videos every 10 to 30 s
 VIDEO_LOOK_S: Final = 15.0
 TRUSTED_FACTOR: Final = 5.0  # while events bring every end, the list is only a second opinion
-LOOK_MAX_S: Final = 60.0
+LIVES: Final = 5.0  # what ended unheard (a cancelled generation fires no event) holds its place for so many lives
+LOOK_MAX_S: Final = 300.0
 
 
-def look_every_s(*, images: bool, events_trusted: bool) -> float:
-    """Seconds between two looks at the hub's list of active generations."""
+def look_every_s(*, images: bool, events_trusted: bool, longest_s: float = 0.0) -> float:
+    """Seconds between two looks at the hub's list of active generations; `longest_s`: the longest life so far."""
     base = IMAGE_LOOK_S if images else VIDEO_LOOK_S
-    return min(LOOK_MAX_S, base * TRUSTED_FACTOR) if events_trusted else base
+    return min(LOOK_MAX_S, max(base * TRUSTED_FACTOR, LIVES * longest_s)) if events_trusted else base
 
 
 # -- when to end --------------------------------------------------------------------------------------------------

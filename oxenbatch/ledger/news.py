@@ -30,6 +30,8 @@ class End:
     model: str
     trouble: str | None = None
     """The words of a failure that is not the row's; None where it was made, or the row is to blame."""
+    took_s: float = 0.0
+    """How long it was at the hub, as far as we heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def apply(ledger: Ledger, generations: Iterable[Generation], *, at: float) -> To
             failed += event is Event.SEEN_FAILED
             if news.status not in LIVE:
                 in_passing = news.status == "failed" and not trouble and not fails_again(news.error)
-                ends.append(End(row["model"], (news.error or "no reason given") if in_passing else None))
+                words = (news.error or "no reason given") if in_passing else None
+                ends.append(End(row["model"], words, (news.completed_at or at) - row["accepted_at"]))
     return Told(moved, tuple(ends), failed, cause, tuple(strangers))
 
 

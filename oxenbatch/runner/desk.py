@@ -83,6 +83,8 @@ class Desk:
         """When its history is searched next for sends that nobody answered; never, while there are none."""
         self.scans = 0
         """How often it was, since the last such send."""
+        self.longest_s = 0.0
+        """The longest that a generation was at the hub, in this run."""
         self.early = news.Early()
         self.events_trusted = False
         self.events_missed = False
@@ -116,6 +118,7 @@ class Desk:
             if after.opens_at > breaker.opens_at:
                 log.warning("%s pauses for %.0f s: %s", end.model, after.pause_s, printable(end.trouble))
             self.breakers[end.model] = after
+            self.longest_s = max(self.longest_s, end.took_s)
         if told.failed and self.limits.fail_fast:
             self.stop(Stop.FAIL_FAST, "a generation failed")
         if told.moved:

@@ -14,7 +14,7 @@ from oxenbatch.runner.desk import ModelFacts
 from oxenbatch.runner.settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from oxenbatch.runner.desk import Desk
     from oxenbatch.wire import Generation
@@ -36,6 +36,8 @@ class Watching:
         self._settling = Settling(desk)
         self._images = True
         """Something of ours that takes seconds, not minutes, was in the list."""
+        self._watched = 0
+        """How many of ours were at the hub when we last looked."""
 
     async def run(self) -> None:
         desk = self.desk
@@ -64,18 +66,26 @@ class Watching:
                 await desk.troubled(trouble)
 
     async def look(self) -> None:
-        """One list call: every generation of ours is where the hub says it is; those that left it are looked up."""
+        """Every generation of ours is where the hub says it is: by one list call, or one page of its history."""
         desk = self.desk
-        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted)
+        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted, longest_s=desk.longest_s)
         began = desk.hub.time.now()
         desk.look_at = desk.clock.monotonic() + every
-        listed = await desk.hub.active()
+        if not desk.events_trusted and self._watched > LOOK_UP_SINGLY:
+            # Ends that nobody announces have left the list: the history tells of them too, and in one call.
+            watched = await desk.clerk.do(news.watched)
+            oldest = min(watched.values(), default=began)
+            found = await desk.hub.history_since(oldest - reconcile.SLACK_S, set(watched))
+            self._note_missed(found, began)
+        else:
+            found = await desk.hub.active()
         if desk.in_trouble:
             desk.in_trouble = False
             log.warning("the hub answers again")
-        watched = await self._apply(listed)
-        ids = {generation.generation_id for generation in listed}
-        ours = [generation for generation in listed if generation.generation_id in watched]
+        watched = await self._apply(found)
+        self._watched = len(watched)
+        ids = {generation.generation_id for generation in found}
+        ours = [generation for generation in found if generation.generation_id in watched]
         # What has left the list, or is not in it yet, is looked for at the quicker pace.
         self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
         unlisted = {i: at for i, at in watched.items() if i not in ids}
@@ -85,6 +95,12 @@ class Watching:
         if gone:
             await self._look_up(gone, began)
         await self._cancel_overdue(ours, watched)
+
+    def _note_missed(self, found: Iterable[Generation], began: float) -> None:
+        """An end that lies back, and that no event has told: they are not to be trusted."""
+        ends = (g.completed_at for g in found if g.status not in news.LIVE)
+        if any(at is not None and at < began - 2.0 for at in ends):
+            self.desk.events_missed, self.desk.events_trusted = True, False
 
     def _is_video(self, generation: Generation) -> bool:
         """By the hub's word, else by the catalogue's; what nobody knows is given a video's time."""
@@ -109,9 +125,7 @@ class Watching:
             except NotFound:
                 now = self.desk.hub.time.now()
                 await self.desk.clerk.do(news.missing, generation_id, now=now, grace_s=MISSING_GRACE_S)
-        ends = [g for g in found if g.status not in news.LIVE]
-        if any(g.completed_at is not None and g.completed_at < began - 2.0 for g in ends):
-            self.desk.events_missed, self.desk.events_trusted = True, False
+        self._note_missed(found, began)
         await self._apply(found)
 
     async def _cancel_overdue(self, ours: list[Generation], watched: Mapping[str, float]) -> None:
