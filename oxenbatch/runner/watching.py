@@ -36,8 +36,6 @@ class Watching:
         self._settling = Settling(desk)
         self._images = True
         """Something of ours that takes seconds, not minutes, was in the list."""
-        self._watched = 0
-        """How many of ours were at the hub when we last looked."""
 
     async def run(self) -> None:
         desk = self.desk
@@ -57,7 +55,7 @@ class Watching:
                     await self._settling.scan()
                     desk.went(what, well=True)
                 elif desk.look_at <= desk.clock.monotonic() and facts.at_the_hub:
-                    await self.look()
+                    await self.look(facts.at_the_hub)
                     desk.went(what, well=True)
                 else:
                     await desk.bell.wait(mark, HEARTBEAT_S)
@@ -65,17 +63,21 @@ class Watching:
                 desk.went(what, well=False)
                 await desk.troubled(trouble)
 
-    async def look(self) -> None:
-        """Every generation of ours is where the hub says it is: by one list call, or one page of its history."""
+    async def look(self, at_the_hub: int = 0) -> None:
+        """Every generation of ours is where the hub says it is: by one list call, or one page of its history.
+
+        `at_the_hub`: how many of ours are there, as far as we know.
+        """
         desk = self.desk
         every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted, longest_s=desk.longest_s)
         began = desk.hub.time.now()
         desk.look_at = desk.clock.monotonic() + every
-        if not desk.events_trusted and self._watched > LOOK_UP_SINGLY:
+        asked: list[Generation] = []
+        if not desk.events_trusted and at_the_hub > LOOK_UP_SINGLY:
             # Ends that nobody announces have left the list: the history tells of them too, and in one call.
             watched = await desk.clerk.do(news.watched)
             oldest = min(watched.values(), default=began)
-            found = await desk.hub.history_since(oldest - reconcile.SLACK_S, set(watched))
+            found = asked = await desk.hub.history_since(oldest - reconcile.SLACK_S, set(watched))
             self._note_missed(found, began)
         else:
             found = await desk.hub.active()
@@ -83,11 +85,12 @@ class Watching:
             desk.in_trouble = False
             log.warning("the hub answers again")
         watched = await self._apply(found)
-        self._watched = len(watched)
         ids = {generation.generation_id for generation in found}
         ours = [generation for generation in found if generation.generation_id in watched]
         # What has left the list, or is not in it yet, is looked for at the quicker pace.
-        self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
+        if ours or watched or asked:
+            known = len(ours) == len(watched) and all(map(self._is_video, asked or ours))
+            self._images = not known
         unlisted = {i: at for i, at in watched.items() if i not in ids}
         gone = {i: at for i, at in unlisted.items() if at < began - LIST_LAG_S}
         if len(gone) < len(unlisted):  # too young to tell an end from a list that lags
