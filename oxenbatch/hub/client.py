@@ -102,7 +102,6 @@ class Hub:
         self._post_timeout_s = post_timeout_s
         self._transport = transport
         self._on_loopback = is_loopback(self.origin)
-        self._queue = httpx.URL(f"{self.origin}/api/ai/queue")
         self._tls: ssl.SSLContext | None = None
         self._api = self._way(OPEN_POSTS + 4, keyed=True)
         self._keyless = self._way(DOWNLOADS, keyed=False)
@@ -149,7 +148,7 @@ class Hub:
         try:
             async with self._api.open(
                 "POST",
-                self._queue,
+                f"{self.origin}/api/ai/queue",
                 content=content,
                 headers={"Content-Type": "application/json"},
                 timeout=httpx.Timeout(self._post_timeout_s, connect=CONNECT_S, pool=None),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import select
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 import httpcore
 import httpx
@@ -38,13 +40,14 @@ class Way:
         self.transport = transport
         self.is_closed = False
         self._headers = dict(headers)
+        self._raw = _raw(self._headers)
         self._timeout = timeout
 
     @contextlib.asynccontextmanager
     async def open(
         self,
         method: str,
-        url: httpx.URL | str,
+        url: str,
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
@@ -52,16 +55,17 @@ class Way:
         timeout: httpx.Timeout | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """The answer, its body still to come. No redirect is followed, no cookie kept, nothing tried twice."""
-        request = httpx.Request(
-            method,
-            url,
-            params=params,
-            headers={**self._headers, **headers} if headers else self._headers,
-            content=content,
-            extensions={"timeout": (timeout or self._timeout).as_dict()},
-        )
-        response = await self.transport.handle_async_request(request)
-        response.request = request
+        url = f"{url}?{urlencode(params)}" if params else url
+        patience = {"timeout": (timeout or self._timeout).as_dict()}
+        plain = _PLAIN.fullmatch(url) if isinstance(self.transport, Connections) else None
+        if plain and isinstance(self.transport, Connections):
+            raw = _raw({**self._headers, **headers}) if headers else self._raw
+            response = await self.transport.ask(method, plain, raw, content, patience)
+        else:  # an address that must be spelt otherwise first, or a way that takes nothing but httpx's own requests
+            sent = {**self._headers, **headers} if headers else self._headers
+            request = httpx.Request(method, url, headers=sent, content=content, extensions=patience)
+            response = await self.transport.handle_async_request(request)
+            response.request = request
         try:
             yield response
         finally:
@@ -71,6 +75,17 @@ class Way:
         """Nothing of it is open any more."""
         self.is_closed = True
         await self.transport.aclose()
+
+
+_PLAIN: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<target>/(?:[A-Za-z0-9_~/?&=+:,;@-]|\.(?![./?]|\Z)|%[0-9A-Fa-f]{2})*)"
+)
+"""Addresses that go over the wire as they stand: httpx would change nothing in them, and takes a while to find out."""
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
 
 
 class Connections(httpx.AsyncBaseTransport):
@@ -85,26 +100,47 @@ class Connections(httpx.AsyncBaseTransport):
         """The answer, its body still to come; httpx's exceptions, by the names that httpcore gave them."""
         url = request.url
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        asked = httpcore.Request(
-            request.method,
-            target,
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
+        return await self._send(
+            httpcore.Request(
+                request.method,
+                target,
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
         )
-        origin = target.origin
+
+    async def ask(
+        self,
+        method: str,
+        plain: re.Match[str],
+        headers: list[tuple[bytes, bytes]],
+        content: bytes | None,
+        extensions: dict[str, Any],
+    ) -> httpx.Response:
+        """The same for an address that is `_PLAIN`, without httpx's own request, which costs as much as HTTP itself."""
+        scheme, host, target = (plain[name].encode("ascii") for name in ("scheme", "host", "target"))
+        port = plain["port"]
+        number = int(port) if port else None
+        named = host if port is None else b"%s:%d" % (host, number)
+        sent = [(b"Host", named), *headers]
+        if content is not None:
+            sent.append((b"Content-Length", b"%d" % len(content)))
+        url = httpcore.URL(scheme=scheme, host=host, port=number, target=target)
+        return await self._send(httpcore.Request(method, url, headers=sent, content=content, extensions=extensions))
+
+    async def _send(self, asked: httpcore.Request) -> httpx.Response:
+        origin = asked.url.origin
         await self._room.acquire()
         try:
-            with _in_httpx_words(request):
-                connection = await self._take(origin) or await self._connect(origin, request)
+            with _in_httpx_words():
+                connection = await self._take(origin) or await self._connect(origin, asked)
                 answer = await connection.handle_async_request(asked)
         except BaseException:
             self._room.release()
             raise
-        body = _Body(answer.stream, request, lambda: self._give_back(origin, connection))
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=body, extensions=answer.extensions, request=request
-        )
+        body = _Body(answer.stream, lambda: self._give_back(origin, connection))
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
 
     async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTP11Connection | None:
         idle = self._idle.get(str(origin))
@@ -115,7 +151,7 @@ class Connections(httpx.AsyncBaseTransport):
             await connection.aclose()
         return None
 
-    async def _connect(self, origin: httpcore.Origin, request: httpx.Request) -> httpcore.AsyncHTTP11Connection:
+    async def _connect(self, origin: httpcore.Origin, request: httpcore.Request) -> httpcore.AsyncHTTP11Connection:
         if origin.scheme not in (b"http", b"https"):
             raise httpcore.UnsupportedProtocol(f"{origin.scheme!r} is neither http nor https")
         timeout = request.extensions.get("timeout", {}).get("connect")
@@ -171,13 +207,12 @@ class Proxied(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """An answer's body; when it is closed, its connection may be used again."""
 
-    def __init__(self, stream: Any, request: httpx.Request, then: Callable[[], None]) -> None:
+    def __init__(self, stream: Any, then: Callable[[], None]) -> None:
         self._stream = stream
-        self._request = request
         self._then: Callable[[], None] | None = then
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _in_httpx_words(self._request):
+        with _in_httpx_words():
             async for part in self._stream:
                 yield part
 
@@ -192,13 +227,13 @@ class _Body(httpx.AsyncByteStream):
 
 
 @contextlib.contextmanager
-def _in_httpx_words(request: httpx.Request) -> Iterator[None]:
+def _in_httpx_words() -> Iterator[None]:
     """httpcore's exceptions are httpx's, which have the same names."""
     try:
         yield
     except _THEIRS as error:
         kind: type[httpx.RequestError] = getattr(httpx, type(error).__name__)
-        raise kind(str(error), request=request) from error
+        raise kind(str(error)) from error
 
 
 class _Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):

@@ -54,7 +54,7 @@ class Files:
                 await self._check_address(url)
                 key = {"Authorization": f"Bearer {self._key}"} if self._key and origin_of(url) == self._origin else {}
                 async with self._way.open("GET", url, headers={**headers, **key}) as response:
-                    self._check_peer(response)
+                    self._check_peer(response, url)
                     if response.status_code in {301, 302, 303, 307, 308}:
                         url = after_redirect(url, response.headers.get("location", ""))
                         continue
@@ -80,12 +80,11 @@ class Files:
             if not all(is_public(str(info[4][0])) for info in infos):
                 raise AddressRefused(f"the address leads into a private network: {shown(url)}")
 
-    def _check_peer(self, response: httpx.Response) -> None:
+    def _check_peer(self, response: httpx.Response, url: str) -> None:
         """The name may have been looked up anew since it was checked: what counts is whom we are connected to."""
         stream = response.extensions.get("network_stream")
         peer = stream.get_extra_info("server_addr") if stream else None
-        url = str(response.request.url)
-        if not peer or self._on_loopback or origin_of(url) == self._origin or _proxied(response.request.url.host):
+        if not peer or self._on_loopback or origin_of(url) == self._origin or _proxied(parse(url).hostname or ""):
             return
         if not is_public(str(peer[0])):
             raise AddressRefused(f"the address leads into a private network: {shown(url)}")
