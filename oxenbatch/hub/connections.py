@@ -120,9 +120,8 @@ class Connections(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         """The same for an address that is `_PLAIN`, without httpx's own request, which costs as much as HTTP itself."""
         scheme, host, target = (plain[name].encode("ascii") for name in ("scheme", "host", "target"))
-        port = plain["port"]
-        number = int(port) if port else None
-        named = host if port is None else b"%s:%d" % (host, number)
+        number = int(plain["port"]) if plain["port"] else None
+        named = host if number is None else b"%s:%d" % (host, number)
         sent = [(b"Host", named), *headers]
         if content is not None:
             sent.append((b"Content-Length", b"%d" % len(content)))
