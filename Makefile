@@ -44,8 +44,8 @@ demo: $(READY) ## the main job, on the stand-in hub, in a minute
 chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and the hub as the judge: 10 to 30 minutes
 	@$(BIN)/python benchmarks/chaos.py
 
-bench: $(READY) ## makespan and hub calls against the ideal, as ratios
-	@$(BIN)/python benchmarks/makespan.py
+bench: $(READY) ## speed against a reckless yardstick, growth to a million rows: benchmarks/RESULTS.md, in 15 minutes
+	@$(BIN)/python benchmarks/report.py
 
 lock: ## choose versions anew and write requirements.lock
 	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv)

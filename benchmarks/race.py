@@ -15,12 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oxenbatch.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 IMAGE = "black-forest-labs-flux-2-klein-4b"
 VIDEO = "kling-video-v2-6-pro-text-to-video"
@@ -106,10 +110,27 @@ def command(who: str, case: Case, manifest: Path, hub: str) -> list[str]:
     return [sys.executable, "-m", "oxenbatch", "run", *common, "--progress", "none", "-q", *case.options]
 
 
-def alone_on(core: int) -> None:
-    """This process runs on that core alone, where there is more than one."""
-    if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+@contextmanager
+def stopping(hub: Sandbox) -> Iterator[Sandbox]:
+    """The hub, until the block ends."""
+    try:
+        yield hub
+    finally:
+        hub.stop()
+
+
+@contextmanager
+def alone_on(core: int) -> Iterator[None]:
+    """What is started inside runs on that core alone, where there is more than one."""
+    if (os.cpu_count() or 1) < 2 or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def race(who: str, case: Case) -> Run:
@@ -120,23 +141,23 @@ def race(who: str, case: Case) -> Run:
         journal = folder / "journal.jsonl"
         faults = folder / "faults.json"
         faults.write_text(json.dumps(case.faults))
-        with Sandbox(
+        stand_in = Sandbox(
             speed=case.speed,
             journal=journal,
             life=case.life,
             file_bytes=case.file_bytes,
             faults=faults if case.faults else None,
             workers=1000,
-        ) as hub:
-            if (os.cpu_count() or 1) > 1 and hub.pid:
-                os.sched_setaffinity(hub.pid, {HUB_CORE})
+        )
+        with alone_on(HUB_CORE):
+            stand_in.start()
+        with stopping(stand_in) as hub:
             environ = {k: v for k, v in os.environ.items() if not k.startswith(("OXEN", "COV_", "PYTHONDONTWRITE"))}
             environ |= {"HOME": name, "XDG_CACHE_HOME": name, "XDG_DATA_HOME": name, "OXEN_API_KEY": hub.key}
             spawned = time.time()
             began = time.monotonic()
-            client = subprocess.Popen(
-                command(who, case, manifest, hub.url), env=environ, preexec_fn=lambda: alone_on(CLIENT_CORE)
-            )
+            with alone_on(CLIENT_CORE):
+                client = subprocess.Popen(command(who, case, manifest, hub.url), env=environ)
             _, status, used = os.wait4(client.pid, 0)
             wall_s = time.monotonic() - began
             client.returncode = os.waitstatus_to_exitcode(status)
@@ -190,10 +211,10 @@ CASES = {
     case.name: case
     for case in (
         Case("200/16 constant", 200, 16, against=("limit", "limit --fsync")),
-        Case("200/16 lognormal", 200, 16, life="2~0.5", against=("limit", "limit --fsync")),
-        Case("1000/64 constant", 1000, 64, against=("limit", "limit --fsync")),
+        Case("200/16 lognormal", 200, 16, life="2~0.5", against=("limit --fsync",)),
+        Case("1000/64 constant", 1000, 64, against=("limit --fsync",)),
         Case("1000/64 lognormal", 1000, 64, life="2~0.5", against=("limit", "limit --fsync")),
-        Case("silent", 200, 16, faults=({"do": "silent_events"},)),
+        Case("silent", 200, 16, faults=({"do": "silent_events"},), against=()),
         Case("40 x 50 MB", 40, 8, model=VIDEO, file_bytes=50_000_000, against=("limit --fsync",)),
         Case("mixed 100/16", 100, 16, model=VIDEO, speed=20, life="12x", durations=(5, 10)),
         Case("mixed 200/64", 200, 64, model=VIDEO, speed=20, life="12x", durations=(5, 10)),
