@@ -19,7 +19,7 @@ from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.plan import Limits
 from oxenbatch.reserve import NAME as RESERVE
 from oxenbatch.reserve import Reserve
-from oxenbatch.runner import Bell
+from oxenbatch.runner.bell import Bell, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def test_an_outage_uses_up_no_try_at_a_file(folder: Path) -> None:
 def test_a_ring_between_the_look_and_the_wait_is_not_lost() -> None:
     async def story() -> None:
         bell = Bell()
-        mark = bell.mark
+        mark = bell.mark(Tone.LOOK)
         bell.ring()
         async with asyncio.timeout(1.0):
             await bell.wait(mark)
@@ -101,7 +101,7 @@ def test_a_ring_wakes_everyone_who_waits_and_nobody_twice() -> None:
         woken: list[int] = []
 
         async def wait(number: int) -> None:
-            await bell.wait(bell.mark)
+            await bell.wait(bell.mark(Tone.LOOK))
             woken.append(number)
 
         waiting = [asyncio.create_task(wait(number)) for number in range(3)]
@@ -117,8 +117,8 @@ def test_a_ring_wakes_everyone_who_waits_and_nobody_twice() -> None:
 def test_a_wait_ends_by_itself_after_its_time_and_leaves_nothing_behind() -> None:
     async def story() -> int:
         bell = Bell()
-        await bell.wait(bell.mark, 0.0)
-        waiting = asyncio.create_task(bell.wait(bell.mark))
+        await bell.wait(bell.mark(Tone.LOOK), 0.0)
+        waiting = asyncio.create_task(bell.wait(bell.mark(Tone.LOOK)))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch import plan, reconcile
 from oxenbatch.hub import HubTrouble, NotFound
 from oxenbatch.ledger import news, reads
+from oxenbatch.runner.bell import Tone
 from oxenbatch.runner.desk import ModelFacts
 from oxenbatch.runner.settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from oxenbatch.runner.desk import Desk
     from oxenbatch.wire import Generation
@@ -43,42 +44,57 @@ class Watching:
     async def run(self) -> None:
         desk = self.desk
         while not desk.over:
-            mark = desk.bell.mark
+            mark = desk.bell.mark(Tone.LOOK)
+            wait = min(desk.look_at, desk.scan_at) - desk.clock.monotonic()
+            if wait > 0:
+                await desk.bell.wait(mark, wait)
+                continue
             facts = await desk.clerk.do(reads.facts)  # its own look: what the conductor saw may be a ring old
-            now = desk.clock.monotonic()
-            look_in = desk.look_at - now if facts.at_the_hub else None
-            scan_in = desk.scan_at - now if facts.uncertain else None
-            what = "reconcile" if scan_in is not None and scan_in <= 0 else "look"
+            scans = desk.scan_at <= desk.clock.monotonic()
+            if scans and not facts.uncertain:
+                desk.scan_at = float("inf")
+            what = "reconcile" if scans and facts.uncertain else "look"
             try:
                 if what == "reconcile":
                     await self._settling.scan()
                     desk.went(what, well=True)
-                elif look_in is not None and look_in <= 0:
-                    await self.look()
+                elif desk.look_at <= desk.clock.monotonic() and facts.at_the_hub:
+                    await self.look(facts.at_the_hub)
                     desk.went(what, well=True)
                 else:
-                    # The facts are learnt anew after the ring that brings us here, so what they know is a little old.
-                    waits = [wait for wait in (look_in, scan_in) if wait is not None]
-                    await desk.bell.wait(mark, min(waits, default=HEARTBEAT_S))
+                    await desk.bell.wait(mark, HEARTBEAT_S)
             except HubTrouble as trouble:
                 desk.went(what, well=False)
                 await desk.troubled(trouble)
 
-    async def look(self) -> None:
-        """One list call: every generation of ours is where the hub says it is; those that left it are looked up."""
+    async def look(self, at_the_hub: int = 0) -> None:
+        """Every generation of ours is where the hub says it is: by one list call, or one page of its history.
+
+        `at_the_hub`: how many of ours are there, as far as we know.
+        """
         desk = self.desk
-        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted)
+        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted, longest_s=desk.longest_s)
         began = desk.hub.time.now()
         desk.look_at = desk.clock.monotonic() + every
-        listed = await desk.hub.active()
+        asked: list[Generation] = []
+        if not desk.events_trusted and at_the_hub > LOOK_UP_SINGLY:
+            # Ends that nobody announces have left the list: the history tells of them too, and in one call.
+            watched = await desk.clerk.do(news.watched)
+            oldest = min(watched.values(), default=began)
+            found = asked = await desk.hub.history_since(oldest - reconcile.SLACK_S, set(watched))
+            self._note_missed(found, began)
+        else:
+            found = await desk.hub.active()
         if desk.in_trouble:
             desk.in_trouble = False
             log.warning("the hub answers again")
-        watched = await self._apply(listed)
-        ids = {generation.generation_id for generation in listed}
-        ours = [generation for generation in listed if generation.generation_id in watched]
+        watched = await self._apply(found)
+        ids = {generation.generation_id for generation in found}
+        ours = [generation for generation in found if generation.generation_id in watched]
         # What has left the list, or is not in it yet, is looked for at the quicker pace.
-        self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
+        if ours or watched or asked:
+            known = len(ours) == len(watched) and all(map(self._is_video, asked or ours))
+            self._images = not known
         unlisted = {i: at for i, at in watched.items() if i not in ids}
         gone = {i: at for i, at in unlisted.items() if at < began - LIST_LAG_S}
         if len(gone) < len(unlisted):  # too young to tell an end from a list that lags
@@ -87,6 +103,12 @@ class Watching:
             await self._look_up(gone, began)
         await self._cancel_overdue(ours, watched)
         await self._keep_to_the_money()
+
+    def _note_missed(self, found: Iterable[Generation], began: float) -> None:
+        """An end that lies back, and that no event has told: they are not to be trusted."""
+        ends = (g.completed_at for g in found if g.status not in news.LIVE)
+        if any(at is not None and at < began - 2.0 for at in ends):
+            self.desk.events_missed, self.desk.events_trusted = True, False
 
     def _is_video(self, generation: Generation) -> bool:
         """By the hub's word, else by the catalogue's; what nobody knows is given a video's time."""
@@ -111,9 +133,7 @@ class Watching:
             except NotFound:
                 now = self.desk.hub.time.now()
                 await self.desk.clerk.do(news.missing, generation_id, now=now, grace_s=MISSING_GRACE_S)
-        ends = [g for g in found if g.status not in news.LIVE]
-        if any(g.completed_at is not None and g.completed_at < began - 2.0 for g in ends):
-            self.desk.events_missed, self.desk.events_trusted = True, False
+        self._note_missed(found, began)
         await self._apply(found)
 
     async def _cancel_overdue(self, ours: list[Generation], watched: Mapping[str, float]) -> None:
