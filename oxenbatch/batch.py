@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from oxenbatch import __version__
 from oxenbatch.access import Access, learn_missing, read_catalog
@@ -24,7 +24,7 @@ from oxenbatch.download import fsync_folder
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import LEDGER, LOCK, locked, move_aside, refuse_lost_ledger, want_lost_again
 from oxenbatch.hub import DEFAULT_HUB, Hub
-from oxenbatch.jobs import JobState, Row
+from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends, staging
 from oxenbatch.ledger import rebuild as rebuilding
 from oxenbatch.ledger.book import Ledger
@@ -32,6 +32,7 @@ from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.manifest import load_manifest
 from oxenbatch.names import inside
 from oxenbatch.plan import Limits, Stop
+from oxenbatch.prices import Prices
 from oxenbatch.reserve import Reserve
 from oxenbatch.runner import ModelFacts, Runner, Summary
 from oxenbatch.settings import find_key
@@ -47,10 +48,6 @@ if TYPE_CHECKING:
     from oxenbatch.wire import Generation
 
 log = logging.getLogger(__name__)
-
-FREE: Final = frozenset({"prompt", "negative_prompt", "seed"})
-"""Parameters that no price hangs on."""
-PRICES_KEPT: Final = 1000  # a manifest has a few; a hostile one as many as rows
 
 Watcher = Callable[[Runner, "Plan"], Coroutine[None, None, None]]
 
@@ -110,7 +107,6 @@ class Batch:
         self.clock = clock or SystemClock()
         self._stack = ExitStack()
         self._made: list[Path] = []
-        self._prices: dict[tuple[Any, ...], Decimal | None] = {}
 
     def __enter__(self) -> Plan:
         try:
@@ -184,31 +180,16 @@ class Batch:
         return Plan(self.folder, self.ledger_path, staged, counts)
 
     def _terms(self, now: float) -> staging.Terms:
+        get = self.catalog.get if self.catalog else lambda _: None
+        prices = Prices(lambda name, parameters: model.price(parameters) if (model := get(name)) else None)
         return staging.Terms(
             at=now,
             attempts=self.limits.attempts,
-            price=self._price,
-            takes_seed=lambda name: not (model := self._model(name)) or model.takes("seed") is not False,
+            price=lambda row: prices.of(row.model, row.parameters),
+            takes_seed=lambda name: not (model := get(name)) or model.takes("seed") is not False,
             changed=self.changed,
             move_aside=lambda moves: move_aside(self.folder, moves),
         )
-
-    def _price(self, row: Row) -> Decimal | None:
-        """What one generation of the row is estimated at: reckoned once for all rows that differ in no price."""
-        # With its kind, since True equals 1, and no price must follow from that.
-        key = (row.model, *((n, v, v.__class__) for n, v in row.parameters.items() if n not in FREE))
-        try:
-            return self._prices[key]
-        except TypeError:  # a list is among them
-            return model.price(row.parameters) if (model := self._model(row.model)) else None
-        except KeyError:
-            if len(self._prices) >= PRICES_KEPT:
-                self._prices.clear()
-            model = self._model(row.model)
-            return self._prices.setdefault(key, model.price(row.parameters) if model else None)
-
-    def _model(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the catalogue's Model or None
-        return self.catalog.get(name) if self.catalog else None
 
     def _unmake(self) -> None:
         """A manifest that cannot be used leaves nothing behind."""

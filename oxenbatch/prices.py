@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _AUDIO: Final = ("generate_audio", "audio", "with_audio", "enable_audio", "sound")
 _SECONDS: Final = ("duration", "seconds")
@@ -27,6 +27,32 @@ def estimate(
     count where a parameter is not sent; `parameters`: what is sent.
     """
     return _Bill(pricing, properties, parameters).total()
+
+
+FREE: Final = frozenset({"prompt", "negative_prompt", "seed"})
+"""Parameters that no price hangs on."""
+KEPT: Final = 1000  # a manifest has a few different requests in price; a hostile one as many as rows
+
+
+class Prices:
+    """Estimates, each reckoned once for all requests that differ in nothing that has a price."""
+
+    def __init__(self, price: Callable[[str, Mapping[str, Any]], Decimal | None]) -> None:
+        self._price = price
+        self._known: dict[tuple[Any, ...], Decimal | None] = {}
+
+    def of(self, model: str, parameters: Mapping[str, Any]) -> Decimal | None:
+        """The estimated dollars of one generation of this request, None where it cannot be told."""
+        # With its kind, since True equals 1, and no price must follow from that.
+        key = (model, *((name, value, value.__class__) for name, value in parameters.items() if name not in FREE))
+        try:
+            return self._known[key]
+        except TypeError:  # a list is among them
+            return self._price(model, parameters)
+        except KeyError:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            return self._known.setdefault(key, self._price(model, parameters))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from world import VIDEO, World, rows, scratch
