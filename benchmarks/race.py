@@ -250,12 +250,12 @@ def compare(case: Case, repeats: int) -> Found:
 
 def lines(found: Found) -> list[str]:
     """The medians, and ours over each yardstick's."""
-    whos = list(found.runs)
-    told = [f"{found.case.name}: {', '.join(whos)}; ratios of ours"]
+    names = list(found.runs)
+    told = [f"{found.case.name}: {', '.join(names)}; ratios of ours"]
     for name, measure in MEASURES.items():
         values = {who: median(measure(run) for run in runs) for who, runs in found.runs.items()}
         ratios = [f"{values['ours'] / values[who]:.3f}" for who in found.case.against]
-        told.append(f"  {name:24} " + "  ".join(f"{values[who]:9.3f}" for who in whos) + "   ÷ " + " ".join(ratios))
+        told.append(f"  {name:24} " + "  ".join(f"{values[who]:9.3f}" for who in names) + "   ÷ " + " ".join(ratios))
     for who, runs in found.runs.items():
         last = runs[-1]
         told.append(

@@ -85,9 +85,9 @@ class Sending:
 
     def _authorise(self, ledger: Ledger, posts: int, now: float) -> tuple[sends.Authorised, float | None]:
         """Choose what to post now, and record the intents: one look, one commit; and when the next may be due."""
-        return self._intend(ledger, posts), sends.next_due_at(ledger, now)
+        return self._within_account(ledger, posts), sends.next_due_at(ledger, now)
 
-    def _intend(self, ledger: Ledger, posts: int) -> sends.Authorised:
+    def _within_account(self, ledger: Ledger, posts: int) -> sends.Authorised:
         desk = self.desk
         active = sends.active_by_model(ledger)
         if desk.reserve and desk.reserve.is_short(sum(active.values())):

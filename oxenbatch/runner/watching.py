@@ -12,6 +12,7 @@ from oxenbatch.ledger import news, reads
 from oxenbatch.runner.bell import Tone
 from oxenbatch.runner.desk import ModelFacts
 from oxenbatch.runner.settling import Settling
+from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 
 LIST_LAG_S: Final = 5.0  # a fresh generation may be missing from the hub's lists for a moment
 MISSING_GRACE_S: Final = 120.0  # an id that the hub does not know for two minutes will not come back by itself
-LOOK_UP_SINGLY: Final = 3  # more than that are looked up together, in the paged history
+SINGLY: Final = 12  # ids that the history does not know are asked for one by one, so many at a time
+FEW: Final = 3  # ends of so few are worth a second call, which most looks then do not need
 HEARTBEAT_S: Final = 5.0
 CHARGES_AT_ONCE: Final = 1000
 CHARGES_EVERY_S: Final = 30.0  # under a limit of money: what is charged beyond its estimate is soon held against it
@@ -38,17 +40,21 @@ class Watching:
         self._settling = Settling(desk)
         self._images = True
         """Something of ours that takes seconds, not minutes, was in the list."""
-        self._charges_at = 0.0
+        limited = desk.limits.max_cost is not None or (desk.account is not None and desk.account.is_limited)
+        self._charges_at = 0.0 if limited else float("inf")
         self._charges_every = CHARGES_EVERY_S
+        self._history_tells = True
+        """The hub's history could be had when it was last asked for."""
 
     async def run(self) -> None:
         desk = self.desk
         while not desk.over:
             mark = desk.bell.mark(Tone.LOOK)
-            wait = min(desk.look_at, desk.scan_at) - desk.clock.monotonic()
+            wait = min(desk.look_at, desk.scan_at, self._charges_at) - desk.clock.monotonic()
             if wait > 0:
                 await desk.bell.wait(mark, wait)
                 continue
+            await self._keep_to_the_money()  # at its own pace: while events tell all, minutes may lie between two looks
             facts = await desk.clerk.do(reads.facts)  # its own look: what the conductor saw may be a ring old
             scans = desk.scan_at <= desk.clock.monotonic()
             if scans and not facts.uncertain:
@@ -77,13 +83,11 @@ class Watching:
         began = desk.hub.time.now()
         desk.look_at = desk.clock.monotonic() + every
         asked: list[Generation] = []
-        if not desk.events_trusted and at_the_hub > LOOK_UP_SINGLY:
+        if not desk.events_trusted and at_the_hub > FEW and self._history_tells:
             # Ends that nobody announces have left the list: the history tells of them too, and in one call.
-            watched = await desk.clerk.do(news.watched)
-            oldest = min(watched.values(), default=began)
-            found = asked = await desk.hub.history_since(oldest - reconcile.SLACK_S, set(watched))
+            found = asked = await self._pages(await desk.clerk.do(news.watched))
             self._note_missed(found, began)
-        else:
+        if not asked:
             found = await desk.hub.active()
         if desk.in_trouble:
             desk.in_trouble = False
@@ -104,6 +108,19 @@ class Watching:
         await self._cancel_overdue(ours, watched)
         await self._keep_to_the_money()
 
+    async def _pages(self, wanted: Mapping[str, float]) -> list[Generation]:
+        """What the paged history has of these; nothing where it cannot be had, and there are other ways."""
+        try:
+            oldest = min(wanted.values(), default=self.desk.hub.time.now())
+            found = await self.desk.hub.history_since(oldest - reconcile.SLACK_S, set(wanted))
+        except HubTrouble as trouble:
+            if trouble.cause is Cause.KEY:
+                raise
+            self._history_tells = False
+            return []
+        self._history_tells = True
+        return found
+
     def _note_missed(self, found: Iterable[Generation], began: float) -> None:
         """An end that lies back, and that no event has told: they are not to be trusted."""
         ends = (g.completed_at for g in found if g.status not in news.LIVE)
@@ -123,11 +140,9 @@ class Watching:
         return watched
 
     async def _look_up(self, gone: Mapping[str, float], began: float) -> None:
-        """What became of generations that are not in the active list: many at once, through the paged history."""
-        found: list[Generation] = []
-        if len(gone) > LOOK_UP_SINGLY:
-            found = await self.desk.hub.history_since(min(gone.values()) - reconcile.SLACK_S, set(gone))
-        for generation_id in sorted(gone.keys() - {g.generation_id for g in found})[: LOOK_UP_SINGLY * 4]:
+        """What became of generations that are not in the active list: all at once, through the paged history."""
+        found = await self._pages(gone)
+        for generation_id in sorted(gone.keys() - {g.generation_id for g in found})[:SINGLY]:
             try:
                 found.append(await self.desk.hub.generation(generation_id))
             except NotFound:
@@ -156,8 +171,7 @@ class Watching:
         The first look, before anything is sent, learns what a killed run did not come to ask.
         """
         desk = self.desk
-        limited = desk.limits.max_cost is not None or (desk.account is not None and desk.account.is_limited)
-        if not limited or desk.clock.monotonic() < self._charges_at:
+        if desk.clock.monotonic() < self._charges_at:
             return
         told = False
         with contextlib.suppress(HubTrouble):  # the estimates stand until it is asked again
