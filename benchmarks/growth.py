@@ -63,8 +63,12 @@ def write_manifest(form: str, rows: int, folder: Path) -> Path:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has had since it was started, in MB: `ru_maxrss` knows its parent's too."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def record(form: str, rows: int, folder: Path) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def record(form: str, rows: int, folder: Path) -> dict[str, Any]:
         pass
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     grown_mb = peak_mb() - before_mb
-    finish_all_but(LEFT, folder / "out" / "ledger.db")
+    finish_all_but(LEFT, folder / "out")
     began = time.perf_counter()
     with batch() as plan:
         assert plan.staged is None, "a manifest that is known was read again"  # noqa: S101
@@ -99,9 +103,9 @@ def record(form: str, rows: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def finish_all_but(left: int, ledger: Path) -> None:
-    """The ledger says that all but the last are on disk: what a finished batch looks like to the next run."""
-    with Ledger.open(ledger) as book, book.immediate():
+def finish_all_but(left: int, out: Path) -> None:
+    """All but the last are on disk, a byte each, and the ledger says so: what the next run finds."""
+    with Ledger.open(out / "ledger.db") as book, book.immediate():
         run = runs.begin_run(book, version="0", at=1.0)
         book.conn.execute("create temp table done as select id, job_id, model, request_hash from samples"
                           " order by id limit (select count(*) - ? from samples)", (left,))  # fmt: skip
@@ -112,12 +116,20 @@ def finish_all_but(left: int, ledger: Path) -> None:
         book.conn.execute(
             "insert into generations (generation_id, sample_id, submission_id, model, state, attempt, accepted_at,"
             " cost, file, sha256, bytes) select printf('%036d', id), id, id, model, 'downloaded', 1, 1.0, '0.01',"
-            " id || '.png', '', 1 from done"
+            " (select name from samples where samples.id = done.id) || '.png', '', 1 from done"
         )
         book.conn.execute(
             "update samples set state = 'downloaded', attempts = 1, submission_id = id,"
-            " generation_id = printf('%036d', id), file = id || '.png' where id in (select id from done)"
+            " generation_id = printf('%036d', id), file = name || '.png' where id in (select id from done)"
         )
+        folders = {""}
+        for (file,) in book.conn.execute("select file from samples where file is not null"):
+            parent = file.rpartition("/")[0]
+            if parent not in folders:
+                folders.add(parent)
+                (out / parent).mkdir(exist_ok=True)
+            os.close(os.open(out / file, os.O_WRONLY | os.O_CREAT))
+            os.truncate(out / file, 1)
 
 
 def readers(rows: int, folder: Path) -> dict[str, float]:

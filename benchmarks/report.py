@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import os
 import platform
 import re
@@ -20,8 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import growth
-import matplotlib as mpl
 from race import CASES, MEASURES, Case, Found, Run, at, race
 
 from oxenbatch import __version__
@@ -54,6 +53,13 @@ def measured(cases: dict[str, Case], repeats: int, until: float) -> dict[str, Fo
                     return found
                 found[name].runs.setdefault(who, []).append(race(who, case))
                 print(f"{time.monotonic() - began:6.0f} s  {name}: {who}", file=sys.stderr, flush=True)
+    return found
+
+
+def growth(most: int) -> dict[str, Any]:
+    """What growth.py finds, in a process of its own."""
+    command = [sys.executable, str(HERE / "growth.py"), "--most", str(most)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
 
@@ -184,6 +190,8 @@ def _lines(path: str) -> list[str]:
 
 def plots(found: dict[str, Found], grown: dict[str, Any], folder: Path) -> None:
     """How late files are, and how a batch grows, as pictures."""
+    import matplotlib as mpl  # noqa: PLC0415 - a child begins with its parent's size: while we measure, we stay small
+
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the choice of what draws
 
@@ -305,7 +313,7 @@ def main() -> None:
     where = machine()
     began = time.monotonic()
     cases = {name: small(case) for name, case in CASES.items()} if asked.quick else CASES
-    grown = growth.everything(10_000 if asked.quick else asked.most)
+    grown = growth(10_000 if asked.quick else asked.most)
     print(f"{time.monotonic() - began:6.0f} s  growth", file=sys.stderr, flush=True)
     found = measured(cases, 1 if asked.quick else asked.repeats, began + asked.seconds)
     asked.folder.mkdir(parents=True, exist_ok=True)

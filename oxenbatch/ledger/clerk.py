@@ -92,11 +92,10 @@ class ThreadClerk:
     def _commit(self, ledger: Ledger, batch: list[Item]) -> list[tuple[asyncio.Future[Any], Any, bool]]:
         """Each request's answer, once all that they wrote is durable; `sqlite3.Error` where nothing of it is."""
         answers: list[tuple[asyncio.Future[Any], Any, bool]] = []
-        alone = len(batch) == 1
         with ledger.immediate():
             for request, future in batch:
                 try:
-                    with contextlib.nullcontext() if alone else ledger.immediate():
+                    with ledger.immediate():  # who fails fails alone, and leaves nothing
                         answers.append((future, request(ledger), False))
                 except sqlite3.OperationalError:
                     raise  # the disk, not the request: nobody's work is durable

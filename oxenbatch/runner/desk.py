@@ -115,7 +115,8 @@ class Desk:
         """The hub's list is asked in so many seconds, if not before."""
         self.look_at = min(self.look_at, self.clock.monotonic() + in_s)
 
-    def told(self, told: news.Told) -> None:
+    def told(self, told: news.Told, tones: Tone = Tone.ALL) -> None:
+        """What some news changed is acted on; `tones`: who has not been woken for it yet."""
         if told.cause is Cause.CREDITS:
             self.stop(Stop.CREDITS, "a generation failed for want of credits")
         elif told.cause is Cause.KEY:
@@ -130,7 +131,7 @@ class Desk:
         if told.failed and self.limits.fail_fast:
             self.stop(Stop.FAIL_FAST, "a generation failed")
         if told.moved:
-            self.bell.ring()
+            self.bell.ring(tones)
 
     def check_outage(self) -> None:
         since = self.hub.unreachable_since

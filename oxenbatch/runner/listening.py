@@ -61,10 +61,12 @@ class Listening:
             await self._news.wait()
             self._news.clear()
             heard, self._heard = self._heard, []
+            tones = Tone.ALL
             if all(generation.status == "succeeded" for generation in heard):
                 # Whoever is woken now asks the ledger behind us: one commit has the ends and the sends that follow.
                 # After a failure that would be too soon: what it tells may be a reason to send nothing more.
                 desk.bell.ring(Tone.SEND | Tone.FETCH)
+                tones = Tone.LOOK
             told = await desk.clerk.do(desk.early.hear, heard, at=desk.hub.time.now())
             desk.events_trusted = desk.events_trusted or (bool(told.ends) and not desk.events_missed)
-            desk.told(told)
+            desk.told(told, tones)
