@@ -10,7 +10,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-heade
 OXEN   := .venv-oxen
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint types test test-oxen demo chaos bench scale docs clean lock
+.PHONY: help setup check lint types test test-oxen fuzz audit demo chaos bench scale docs clean lock
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -18,14 +18,15 @@ help: ## what can be made here
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("oxenbatch needs Python 3.11 or newer; this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' requirements.lock)"
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(VENV)/uv.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --no-build requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup: $(READY) ## a working .venv/bin/oxenbatch, everything pinned by hash
 
-check: lint types docs test ## all of it: lint, types, docs, tests
+check: lint types docs audit test ## all of it: lint, types, docs, audit, tests
 
 lint: $(READY) ## style, spelling, dependencies, and who may import whom
 	@$(BIN)/ruff check .
@@ -55,6 +56,12 @@ test-oxen: $(OXEN)/.ready ## the tests that need oxenai, in an environment of th
 docs: $(READY) ## fail where a page and the program disagree
 	@$(BIN)/python docs/generate.py --check
 
+fuzz: $(READY) ## every parser fed with anything, for FUZZ_SECONDS (60); by coverage where atheris is installed
+	@$(BIN)/python tests/security/fuzz.py
+
+audit: $(READY) ## known vulnerabilities of what is locked, as far as they can be looked up
+	@$(BIN)/python .ci/audit.py
+
 demo: $(READY) ## the main job, on the stand-in hub, in a minute
 	@$(BIN)/oxenbatch run manifests/demo.yaml --sandbox
 
@@ -68,8 +75,7 @@ scale: $(TESTED) ## a batch over a cluster: its speed by workers, and 20 worker 
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/scale.py --kills 20
 
-lock: ## choose versions anew and write requirements.lock
-	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv)
+lock: $(READY) ## choose versions anew and write requirements.lock
 	@$(COMPILE) --upgrade $(EXTRAS) --group dev --output-file requirements.lock
 	@$(COMPILE) --upgrade --extra dask --constraints requirements.lock --output-file requirements-dask.lock
 	@$(COMPILE) --upgrade --extra oxen --extra sandbox --constraints requirements.lock --output-file requirements-oxen.lock

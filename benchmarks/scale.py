@@ -97,7 +97,7 @@ class Cluster:
             "--scheduler-file", str(said),
         )  # fmt: skip
         deadline = time.monotonic() + PATIENCE_S
-        while not said.exists() and time.monotonic() < deadline:
+        while (not said.exists() or not said.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.address = json.loads(said.read_text())["address"]
 

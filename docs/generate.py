@@ -415,12 +415,32 @@ def metrics() -> str:
     return table(("metric", "labels", "meaning"), rows)
 
 
+def attacks() -> str:
+    """Every sentence that the attacks hold true, and in how many cases."""
+    asked = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/security"]
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own
+    cases: dict[tuple[str, str], int] = {}
+    for file, name in re.findall(r"^tests/security/(\w+)\.py::test_(\w+)", told, re.MULTILINE):
+        cases[file, name] = cases.get((file, name), 0) + 1
+    files: dict[str, list[tuple[str, int]]] = {}
+    for (file, name), count in cases.items():
+        files.setdefault(file, []).append((name.replace("_", " "), count))
+    rows = [
+        (f"[{file}](../tests/security/{file}.py)", sentence if count == 1 else f"{sentence} ({count})")
+        for file, sentences in files.items()
+        for sentence, count in sentences
+    ]
+    totals = [(f"`{file}`", str(len(some)), str(sum(count for _, count in some))) for file, some in files.items()]
+    totals.append(("**all**", f"**{len(cases)}**", f"**{sum(cases.values())}**"))
+    return "\n\n".join((table(("file", "kinds", "cases"), totals), table(("where", "what holds (cases)"), rows)))
+
+
 STORIES = (
     demo, killed, wrong, checked, planned, one_model, reading, status, lost_answers, busy_hub, bad_files,
     inputs, bad_inputs, exporting, odd_results, reporting,
 )  # fmt: skip
 TABLES = (
-    commands, diagram, states, events, fault_kinds, expansion, nightly_service, nightly_timer, metrics
+    commands, diagram, states, events, fault_kinds, expansion, nightly_service, nightly_timer, metrics, attacks
 )  # fmt: skip
 BLOCKS: dict[str, Callable[[], str]] = {
     story.__name__.replace("_", "-"): cache(in_a_shell(story)) for story in STORIES

@@ -119,8 +119,7 @@ class Batch:
         self.reuse = reuse
         """Ledgers of older batches, whose files are taken where they answer the same request."""
         self.clock = clock or SystemClock()
-        self.command = command
-        """What a person types to go on with it."""
+        self.command = command  # what a person types to go on with it
         self._admit = admit
         self._stack = ExitStack()
         self._made: list[Path] = []

@@ -45,7 +45,8 @@ def make_folder(folder: Path) -> list[Path]:
         os.close(handle)
         Path(probe).unlink()
     except OSError as error:
-        raise MachineError(f"cannot write into {printable(folder)}: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise MachineError(f"cannot write into {printable(folder)}: {why}; choose another with -o") from error
     return missing
 
 
@@ -69,7 +70,10 @@ def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         who = _who_works(ledger_path)
-        raise TryAgain(f"another run works on {printable(folder)}{who}; this one leaves it alone") from None
+        shown = printable(folder)
+        raise TryAgain(
+            f"another run works on {shown}{who}; this one leaves it alone (oxenbatch status {shown} --watch)"
+        ) from None
     except OSError as error:
         raise MachineError(f"cannot lock {printable(folder)}: {error}") from error
     try:

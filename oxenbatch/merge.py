@@ -194,10 +194,14 @@ def _copy(source: Path, target: Path, sha256: str) -> bool:
     if hash_of(part) != sha256:
         part.unlink()
         return False
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    _fsync(part)
     part.rename(target)
     return True
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _install(making: Path, target: Path) -> None:
@@ -208,6 +212,7 @@ def _install(making: Path, target: Path) -> None:
             new.conn.backup(old.conn)
         _remove(making)
     else:
+        _fsync(making)
         making.rename(target)
     fsync_folder(target.parent)
 

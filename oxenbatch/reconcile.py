@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 3.0  # `enqueued_at` and `Date` are whole seconds, and one answer's way back is part of the reckoning
 SCANS_THAT_PROVE: Final = 2
-BEGINNING_S: Final = 60.0  # a shard that can be asked once it has begun may be in the making, on a machine that is busy
+BEGINNING_S: Final = 120.0  # another batch or shard that could settle whose a row is may just be starting, or again
 DOUBT_S: Final = 60.0  # machines of one hub may disagree about the time: a row so near the window proves no absence
 
 
@@ -55,6 +55,8 @@ class Rival:
     request_hash: str
     intent_at: float
     waiting: int
+    ended_at: float = inf
+    """When its connection ended; a row that came later than the settle time after that is not its."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +249,11 @@ def _judge_pool(pool: _Pool, taken: dict[str, _Pool], theirs: set[str], now: flo
     verdicts: list[Verdict] = []
     for one in pool.opens:
         while elder and elder[0].intent_at < one.intent_at:
-            share = elder.pop(0).waiting
-            left_to_rivals += len(rows[:share])
-            del rows[:share]
+            rival = elder.pop(0)
+            begin, end = rival.intent_at - SLACK_S, rival.ended_at + settle_s + SLACK_S
+            theirs_first = [row for row in rows if _is_within(row, begin, end)][: rival.waiting]
+            left_to_rivals += len(theirs_first)
+            rows = [row for row in rows if row not in theirs_first]
         ids = tuple(row.generation_id for row in rows[: one.waiting])
         del rows[: one.waiting]
         short = len(ids) < one.waiting
@@ -259,7 +263,9 @@ def _judge_pool(pool: _Pool, taken: dict[str, _Pool], theirs: set[str], now: flo
             why = _silence(silent)
         elif scans and left_to_rivals:
             why = f"{left_to_rivals} rows at the hub may be this send's, or an older one's of another ledger of yours"
-        verdicts.append(Verdict(one.submission_id, ids, 0 if why else scans, why))
+        # A rival that is at work takes its row within seconds, and then nothing is in doubt any more.
+        waits = bool(pool.rivals) and now < one.ended_at + settle_s + BEGINNING_S
+        verdicts.append(Verdict(one.submission_id, ids, 0 if why else scans, "" if waits else why))
     return verdicts
 
 

@@ -18,7 +18,9 @@ from ledgers import row
 from PIL import Image
 
 from oxenbatch.cli import cli
+from oxenbatch.dataset.metadata import write_metadata
 from oxenbatch.errors import MachineError, UsageProblem
+from oxenbatch.ledger.book import Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +44,12 @@ def export(*arguments: str | Path) -> Result:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+
+
+def view(folder: Path) -> None:
+    """`metadata.jsonl` is written, as at the end of a run."""
+    with Ledger.open(folder / "ledger.db") as ledger:
+        write_metadata(ledger, folder)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -80,11 +88,7 @@ def test_the_output_folder_itself_loads_as_an_image_folder(tmp_path: Path) -> No
         row("a cube", number=3, metadata={"tags": ["a", 1]}),
     ]
     made = Made(tmp_path / "batch", wanted, [png(n) for n in range(3)])
-    from oxenbatch.dataset.metadata import write_metadata
-    from oxenbatch.ledger.book import Ledger
-
-    with Ledger.open(made.folder / "ledger.db") as ledger:
-        write_metadata(ledger, made.folder)
+    view(made.folder)
     told = loaded(
         f"'imagefolder', data_dir={str(made.folder)!r}", "[r['image'].size, r['prompt'], r['seed']]", tmp_path
     )
@@ -98,9 +102,9 @@ def test_the_output_folder_itself_loads_as_an_image_folder(tmp_path: Path) -> No
 
 def test_the_output_folder_itself_loads_as_a_video_folder(tmp_path: Path) -> None:
     made = Made(tmp_path / "batch", [row("a wave", id="w"), row("a dune", id="d", number=2)], [mp4(1), mp4(2, 8.0)])
-    export(made.folder, "-o", tmp_path / "set", "--format", "folder")
+    view(made.folder)
     video = "[r['video']['path'].rpartition('/')[2], r['prompt'], r['seconds'], r['audio']]"
-    told = in_a_process(LOAD.format(arguments=f"'videofolder', data_dir={str(tmp_path / 'set')!r}", row=video).replace(
+    told = in_a_process(LOAD.format(arguments=f"'videofolder', data_dir={str(made.folder)!r}", row=video).replace(
         "for r in rows", "for r in rows.cast_column('video', datasets.Video(decode=False))"), tmp_path)  # fmt: skip
 
     assert told == {"train": [["w.mp4", "a wave", 5.0, False], ["d.mp4", "a dune", 8.0, False]]}
@@ -189,11 +193,7 @@ def test_a_cell_that_a_spreadsheet_would_compute_is_text(tmp_path: Path) -> None
 
 
 def test_jsonl_is_what_metadata_jsonl_says(batch: Path, tmp_path: Path) -> None:
-    from oxenbatch.dataset.metadata import write_metadata
-    from oxenbatch.ledger.book import Ledger
-
-    with Ledger.open(batch / "ledger.db") as ledger:
-        write_metadata(ledger, batch)
+    view(batch)
     export(batch, "-o", tmp_path / "a.jsonl")
 
     assert (tmp_path / "a.jsonl").read_bytes() == (batch / "metadata.jsonl").read_bytes()
@@ -347,6 +347,21 @@ def test_a_result_that_is_not_as_it_was_goes_into_no_dataset(
         export(batch, "-o", tmp_path / how[0], *how[1:])
     assert not list(tmp_path.rglob("*.part"))
     assert not (tmp_path / "a.tar").exists()
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "link.png"])
+def test_a_strangers_ledger_takes_no_file_from_elsewhere(batch: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret.png").write_bytes(png(1))
+    (batch / "link.png").symlink_to(tmp_path / "secret.png")
+    with Ledger.open(batch / "ledger.db") as ledger:
+        ledger.conn.execute("update generations set file = ? where file = 'p2.png'", (name,))
+
+    for format_ in ("folder", "captions", "webdataset"):
+        with pytest.raises(MachineError, match="folder"):
+            export(batch, "-o", tmp_path / f"set-{format_}", "--format", format_)
+    told = CliRunner().invoke(cli, ["report", str(batch), "-o", str(tmp_path / "r.html"), "--embed", "files"])
+    assert told.exit_code == 0
+    assert (tmp_path / "r.html").read_text().count('id="blob-') == 7
 
 
 def test_the_batchs_own_files_are_never_written_over(batch: Path) -> None:

@@ -194,7 +194,7 @@ def test_the_place_is_the_inputs_own_or_the_target_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        ("inputs: {namespace: a}", "m.yaml:2, inputs: does not say in which repository"),
+        ("inputs: {namespace: a}", "m.yaml:2:9: inputs: does not say in which repository"),
         ("inputs: refs", "expected a mapping of namespace, repo, branch, directory, root"),
         ("inputs: {namespace: a, repo: b/c}", "expected a name without a slash"),
         ("inputs: {namespace: .., repo: b}", "expected a name without a slash"),
@@ -234,7 +234,7 @@ def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path, head: str, words: 
 def test_what_is_wrong_with_a_file_is_told_with_its_line(folder: Path, value: str, words: str) -> None:
     told = complaint(folder, value)
 
-    assert told.startswith(f"{folder}/set.yaml:4, row 1, input_image: ")
+    assert told.startswith(f"{folder}/set.yaml:4:30: row 1, input_image: ")
     assert words in told
 
 

@@ -29,7 +29,8 @@ def told(tmp_path: Path, name: str, text: str, **flags: object) -> list[str]:
     path = tmp_path / name
     path.write_text(text, "utf-8")
     try:
-        manifest = load_manifest(path, overrides=Overrides(**{"model": "kling"} | flags))  # type: ignore[arg-type]
+        model = {} if "model:" in text else {"model": "kling"}
+        manifest = load_manifest(path, overrides=Overrides(**model | flags))  # type: ignore[arg-type]
         found = [one for one in manifest.rows(DAY, CATALOG) if isinstance(one, Problem)]
     except ManifestError as error:
         found = error.problems
@@ -72,6 +73,7 @@ def test_a_problem_is_shown_at_its_line_and_column(tmp_path: Path, name: str, te
     [
         ("defaults:\n  duration: 7\nprompts: [a, b, c]\n", "m.yaml:2:13: row 1, defaults.duration: 7, expected one of"),
         ("matrix: {duration: [5, 7, 10]}\nprompts: [a, b]\n", "m.yaml:1:24: row 2, matrix.duration: 7, expected one"),
+        ("matrix: {model: [kling, klnig]}\nprompts: [a, b]\n", "m.yaml:1:25: row 2, matrix.model: model 'klnig'"),
         ("variables: {place: [x]}\nprompt: 'a {plaec}'\n", "m.yaml:2:9: row 1, prompt: {plaec} is not a known name"),
         ("variables: {place: [x, y]}\nprompts:\n- prompt: '{place}'\n  duration: 7\n",
          "m.yaml:4:13: row 1, duration: 7, expected one of 5, 10"),
@@ -111,6 +113,11 @@ def test_a_column_that_a_template_could_mean_as_well_is_ambiguous(tmp_path: Path
     head = "variables: {light: [dawn]}\nprompt: '{place}, {light}, {date}'\nrows: t.csv\n"
     found = told(tmp_path, "m.yaml", head, extra_columns="ignore")
     assert [one for one in found if one.startswith(expected)], found
+
+
+def test_a_row_written_by_hand_may_say_a_variable_s_value_itself(tmp_path: Path) -> None:
+    text = "variables: {seed: ['1', '2']}\nprompts: [{prompt: '{seed}', seed: 7}]\n"
+    assert told(tmp_path, "m.yaml", text) == []
 
 
 def test_a_problem_is_data_as_well() -> None:

@@ -18,8 +18,8 @@ from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.errors import ConfigProblem, MachineError, TryAgain, UsageProblem
 from oxenbatch.folder import check_files, locked, lost_files
 from oxenbatch.handover import refuse_mixture, shards_in, take_over
-from oxenbatch.jobs import JobState, job_key, request_hash
-from oxenbatch.ledger import decisions, news, parts, reads, staging
+from oxenbatch.jobs import InputFile, JobState, job_key, request_hash
+from oxenbatch.ledger import decisions, inputs, news, parts, reads, staging
 from oxenbatch.ledger import merging as rows
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.news import Kept
@@ -162,8 +162,29 @@ def test_every_table_of_a_ledger_is_copied_or_left_out_for_a_reason(tmp_path: Pa
             (table, row["from"]) for table in rows.COPIED
             for row in ledger.conn.execute(f"pragma foreign_key_list({table})") if row["to"] == "id"
         }  # fmt: skip
-    assert tables == rows.COPIED.keys() | rows.LEFT_OUT.keys()
+    assert tables == rows.COPIED.keys() | rows.LEFT_OUT.keys() | set(rows.BY_CONTENT)
     assert named <= {(table, column) for table, columns in rows.COPIED.items() for column in columns}
+
+
+def test_a_file_that_several_shards_send_along_is_one_and_its_address_stays(home: Home) -> None:
+    ox, field = (InputFile(letter * 64, "png", 9, f"refs/{letter}.png", (9, 1, 1)) for letter in "ab")
+    for number, files in ((1, [ox]), (2, [field, ox])):
+        shard = home.shard(number, 2, row(f"of shard {number}"))
+        inputs.Staging(shard.ledger).add(1, files)
+    inputs.stored(home.shards[1].ledger, 2, "http://hub/ox.png", at=NOW)
+
+    home.merge()
+
+    with home.merged() as ledger:
+        check_all(ledger)
+        assert sorted(path for path, _ in inputs.files(ledger)) == ["refs/a.png", "refs/b.png"]
+        used = ledger.conn.execute(
+            "select j.prompt, substr(i.sha256, 1, 1), i.address from job_inputs join inputs i on i.id = input_id"
+            " join jobs j on j.id = job_id order by 1, 2"
+        ).fetchall()
+    assert [tuple(one) for one in used] == [
+        ("of shard 1", "a", "http://hub/ox.png"), ("of shard 2", "a", "http://hub/ox.png"), ("of shard 2", "b", None)
+    ]  # fmt: skip
 
 
 def test_every_result_lies_in_the_merged_folder_as_its_ledger_says(home: Home) -> None:

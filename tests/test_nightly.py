@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from oxenbatch.ledger.follow import ModelSeen
 from oxenbatch.settings import Addresses, addresses
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from oxenbatch.cli.view import View
@@ -29,8 +31,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def a_night(**more: Any) -> Night:
-    return Night({"heartbeat": None, "notify": (), "metrics_file": None, "dry_run": False} | more)
+@contextlib.contextmanager
+def a_night(**more: Any) -> Iterator[Night]:
+    with Night() as night:
+        night.begin({"heartbeat": None, "notify": (), "metrics_file": None, "dry_run": False} | more)
+        yield night
 
 
 def held() -> View:

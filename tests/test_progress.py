@@ -54,6 +54,14 @@ def test_plain_lines_come_every_half_minute_at_most_and_only_with_news() -> None
     assert len(said) == 2  # and it is still alive
 
 
+def test_who_watches_from_elsewhere_gets_the_first_line_at_once() -> None:
+    said: list[str] = []
+    lines = PlainLines(said.append, at_once=True)
+    lines.show(a_view(), 5.0)
+    lines.show(a_view(), 6.0)
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("colour", [True, False])
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, colour: bool) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")

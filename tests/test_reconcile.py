@@ -284,10 +284,22 @@ def test_a_row_left_to_another_ledger_is_no_proof_of_absence() -> None:
     """The other send may be of last week, and the row ours: a person decides, and nothing is bought again."""
     one = replace(lost(1), absent_scans=1)
     elder = Elsewhere(rivals=(Rival(one.request_hash, T0 - 600_000, 1),))
-    verdict = ask([one], [made(7)], elsewhere=elder)[1]
 
+    assert ask([one], [made(7)], elsewhere=elder)[1] == Verdict(1), "that ledger's run may be about to take it"
+    verdict = ask([one], [made(7)], elsewhere=elder, now=SETTLED + BEGINNING_S)[1]
     assert not verdict.absent
     assert "another ledger" in verdict.undecidable
+
+
+def test_a_row_that_came_too_late_for_an_older_send_of_another_ledger_is_ours() -> None:
+    """Each would leave it to the other else, and both be held."""
+    late = T0 + 200.0
+    one = lost(1, intent_at=late - 1, ended_at=late + 1)
+    elder = Rival(one.request_hash, T0, 1, ended_at=T0 + 30.0)
+    row = made(7, at=late)
+    assert ask([one], [row], elsewhere=Elsewhere(rivals=(elder,)))[1].ids == (uid(7),)
+    in_time = replace(elder, ended_at=late - SETTLE_S)
+    assert ask([one], [row], elsewhere=Elsewhere(rivals=(in_time,)))[1].ids == ()
 
 
 def test_a_younger_send_of_another_ledger_takes_what_is_left() -> None:

@@ -14,7 +14,7 @@ from oxenbatch.cli.view import Pace, Tally, failure_words, mood_words, span, tim
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger.follow import ModelSeen
 from oxenbatch.ledger.reads import Failure
-from oxenbatch.runner.mood import Mood
+from oxenbatch.runner.mood import Mood, Pause
 
 _S = JobState
 
@@ -126,6 +126,12 @@ def test_a_mood_that_is_old_has_waited_since() -> None:
 @pytest.mark.parametrize("text", [None, "", "nonsense", "[]", "3", '{"pauses": 3}', '{"unheard_of": 1}', "null"])
 def test_a_mood_that_cannot_be_read_is_a_calm_one(text: str | None) -> None:
     assert Mood.from_json(text) == Mood()
+
+
+def test_a_mood_that_somebody_has_tampered_with_is_shown_and_not_obeyed() -> None:
+    evil = "\x1b[2J"
+    mood = Mood(waits_s=9.0, words=evil, stops=(evil,), given_up=(evil,), pauses=(Pause(evil, 9.0, evil),))
+    assert not [words for words in mood_words(mood, seen(models=()), now=NOW) if "\x1b" in words]
 
 
 def test_moods_that_differ_only_in_their_seconds_tell_the_same() -> None:

@@ -6,6 +6,7 @@ Commands are imported when they are called: a `--help` does not wait for a datab
 from __future__ import annotations
 
 import importlib
+import io
 import resource
 import sys
 import traceback
@@ -120,6 +121,9 @@ def main() -> None:
     """The console script."""
     sys.excepthook = tell_bug
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it would hold the key
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets its number, and no traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as leaving:

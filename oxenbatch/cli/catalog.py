@@ -149,7 +149,8 @@ def _words(parameter: dict[str, Any]) -> str:
     if "maxLength" in parameter:
         said.append(f"at most {parameter['maxLength']} characters")
     if parameter["default"] is not None:
-        said.append(f"default {printable(parameter['default'], 60)}")
+        default = parameter["default"]
+        said.append(f"default {printable(default if isinstance(default, str) else json.dumps(default), 60)}")
     if isinstance(about := parameter.get("description"), str):
         said.append(printable(about, 120))
     return "; ".join(said)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from oxenbatch.doctor import Finding
 
+NARROW: Final = 60  # columns; below this, words have no room beside a name
 SIGNS: Final = {"works": "ok", "mind": "mind", "fails": "FAILS", "unknown": "-"}
 
 
@@ -48,11 +49,23 @@ def doctor(batch: str | None, *, hub: str | None, sandbox: bool, offline: bool, 
         click.echo(json.dumps({"exit_code": code, "findings": [asdict(one) for one in findings]}, ensure_ascii=False))
         sys.exit(code)
     for one in findings:
-        click.echo(f"{_mark(one)}  {one.what:<12} {printable(one.words, 1000)}")
-        if one.remedy:
-            click.echo(f"{'':<7}{'':<12} -> {printable(one.remedy, 1000)}")
+        for line in _lines(one, screen_width()):
+            click.echo(line)
     click.echo("nothing stands in a run's way" if code == 0 else f"a run would end with exit code {code}")
     sys.exit(code)
+
+
+def _lines(one: Finding, width: int | None) -> Iterator[str]:
+    """The finding, its words beside its name, or below it where the terminal is narrow."""
+    from oxenbatch.cli.tables import fold  # noqa: PLC0415 - not for --help
+
+    beside = width is None or width >= NARROW
+    indent = " " * (20 if beside else 7)
+    texts = [printable(one.words, 1000), *([f"-> {printable(one.remedy, 1000)}"] if one.remedy else [])]
+    lines = [line for text in texts for line in (fold(text, max(10, width - len(indent)), 12) if width else [text])]
+    head = f"{_mark(one)}  {one.what:<12}"
+    yield f"{head} {lines.pop(0)}" if beside else head.rstrip()
+    yield from (indent + line for line in lines)
 
 
 def _mark(one: Finding) -> str:

@@ -27,8 +27,7 @@ FINE = frozenset({0, 75})
 class Night:
     """One `oxenbatch run`, as those outside hear of it. A context manager; it never changes how the run ends."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        """`ConfigProblem` where an address or a file cannot be used: that is found out now, and not at the end."""
+    def __init__(self) -> None:
         self._metrics: Metrics | None = None
         self._notices: Notices | None = None
         self._heartbeat = ""
@@ -39,8 +38,16 @@ class Night:
         self._name = ""
         self._over = False
         self._why: list[str] = []
+
+    def begin(self, options: dict[str, Any]) -> None:
+        """Those outside hear that it begins; of a dry run they hear nothing.
+
+        `ConfigProblem` where an address or a file cannot be used: that is found out now, and not at the end.
+        """
         if not options["dry_run"]:
             self._prepare(options)
+        self._beat("start")
+        log.info("the run begins")
 
     def _prepare(self, options: dict[str, Any]) -> None:
         from oxenbatch.settings import addresses  # noqa: PLC0415 - not for --help
@@ -73,8 +80,6 @@ class Night:
             self._beside(partial(self._notices.send, title, body))
 
     def __enter__(self) -> Self:
-        self._beat("start")
-        log.info("the run begins")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,9 +112,10 @@ class Night:
         self._name = self._name or name
         self._why += [printable(f"{plan.folder}: {reason}", 1000) for reason in summary.reasons]
         if self._notices:
-            from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
+            from oxenbatch.cli.status import next_lines, why_not_done  # noqa: PLC0415 - not for --help
 
             self._why += why_not_done(plan.ledger)
+            self._why += next_lines(plan.ledger)
         self._did_something = self._did_something or bool(summary.sends) or summary.done != plan.counts["downloaded"]
         if self._metrics:
             self._metrics.ended(

@@ -87,7 +87,8 @@ class Observer:
                 if seen is not None:
                     view = eyes.view(seen, runner.mood)
                     for sink in self._sinks:
-                        sink.show(view, time.monotonic())
+                        with contextlib.suppress(OSError):  # a terminal that is gone keeps nobody else from hearing
+                            sink.show(view, time.monotonic())
                 await asyncio.sleep(self._every_s)
         finally:
             self._progress.end()

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +14,19 @@ import click
 from oxenbatch.cli.access import LEDGER, catalog_for, catalog_options
 from oxenbatch.cli.forecasts import Checked, as_json, lines_of
 from oxenbatch.cli.options import Dollars, date_of, dollars, manifest_options, option, overrides_of, plural
-from oxenbatch.errors import MachineError, ManifestError, OxenbatchError, Problem, UsageProblem, gravest, printable
+from oxenbatch.errors import (
+    HubUnreachable,
+    MachineError,
+    ManifestError,
+    OxenbatchError,
+    Problem,
+    UsageProblem,
+    gravest,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from oxenbatch.access import Access
     from oxenbatch.catalog import Catalog
@@ -27,13 +36,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Validate a manifest and say what it would make and cost; spends nothing.")
 @click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...")
-@option("-o", "--output", type=click.Path(), help="The output folder, in place of the manifest's own.")
+@option("-o", "--output", type=click.Path(path_type=Path), help="The output folder, in place of the manifest's own.")
 @manifest_options
 @option("--max-cost", type=Dollars(), help="Dollars that the batch may cost, at most: say whether that is enough.")
 @option("--lock", is_flag=True, help="Write the schemas and prices in use to MANIFEST.lock.")
 @option("--locked", is_flag=True, help="Exit with 65 where they are not as in MANIFEST.lock.")
 @catalog_options
-@option("--ledger", type=click.Path(), help="The ledger's file, where it is not in the output folder.")
+@option("--ledger", type=click.Path(path_type=Path), help="The ledger's file, where it is not in the output folder.")
 @option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
 @option("--json", "as_json", is_flag=True, help="One JSON object on stdout, problems among it.")
 def check(manifests: tuple[str, ...], **options: Any) -> None:
@@ -91,8 +100,8 @@ class CheckCommand:
 
         o = self.options
         date = date_of(o)
-        one.folder = folder = _folder(o["output"], manifest, date)
-        ledger = _path(o["ledger"]) or folder / LEDGER
+        one.folder = folder = o["output"] or manifest.output_folder(date)
+        ledger = o["ledger"] or folder / LEDGER
         ledger_path = ledger if ledger.is_file() and ledger.stat().st_size else None
         if ledger_path is None:
             _can_be_made(folder)
@@ -202,16 +211,6 @@ class CheckCommand:
             click.echo(f"wrote {printable(one.lock)}", err=True)
 
 
-def _folder(output: str | None, manifest: Manifest, date: dt.date) -> Path:
-    return _path(output) or manifest.output_folder(date)
-
-
-def _path(name: str | None) -> Path | None:
-    from pathlib import Path  # noqa: PLC0415 - beside the type of the same name
-
-    return Path(name) if name else None
-
-
 def _can_be_made(folder: Path) -> None:
     """The output folder is not there yet, and could be; `MachineError` where a run would fail over it."""
     from oxenbatch.folder import refuse_lost_ledger  # noqa: PLC0415 - not for --help
@@ -230,6 +229,6 @@ def _write_lock(manifest: Manifest, catalog: Catalog | None, models: Iterable[st
     if manifest.path is None:
         raise UsageProblem("--lock writes beside the manifest, and standard input has no place")
     if catalog is None:
-        raise UsageProblem("--lock needs the hub's catalogue, and there is none")
+        raise HubUnreachable("--lock needs the hub's catalogue, and it cannot be had")
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     return kept.write_lock(manifest.path, Lock.of(catalog, models, hub=access.name, at=now))

@@ -41,17 +41,18 @@ def style_for(asked: Style, stream: TextIO, *, quiet: bool = False) -> Style:
 class PlainLines:
     """A line at most every 30 seconds, and only where something is new."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], *, at_once: bool = False) -> None:
         self._say = say
+        self._at_once = at_once
+        """The first line comes at once: nothing else has been said of it."""
         self._last = ""
         self._said_at: float | None = None
 
     def show(self, view: View, now: float) -> None:
         """Say the view's line, if it is time."""
-        if self._said_at is None:
+        if self._said_at is None and not self._at_once:
             self._said_at = now  # what is to be done has just been said
-            return
-        waited = now - self._said_at
+        waited = PLAIN_SAME_S if self._said_at is None else now - self._said_at
         if waited < PLAIN_EVERY_S or (str(view.tally) == self._last and waited < PLAIN_SAME_S):
             return
         self._last, self._said_at = str(view.tally), now

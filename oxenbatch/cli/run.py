@@ -148,7 +148,7 @@ class RunCommand:
         )
         self.summaries: list[tuple[Plan, Summary]] = []
         self.problems: list[Problem] = []
-        self.night = Night(options)
+        self.night = Night()
         self.would: list[dict[str, Any]] = []
         """What a dry run would send, a batch each."""
 
@@ -160,6 +160,7 @@ class RunCommand:
 
         codes = {0}
         try:
+            self.night.begin(self.options)
             self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
@@ -270,11 +271,11 @@ class RunCommand:
             return self._dry_run(batch, manifest)
         with batch as plan:
             self._announce(plan)
-            due = batch.due()
-            self._refuse_unlocked(manifest, due)
+            if self.options["locked"]:
+                self._refuse_unlocked(manifest, batch.due())
             if access.offline:
                 summary = batch.leave(75, "--offline: nothing was asked of the hub")
-            elif not self._confirmed(plan, due):
+            elif not self._confirmed(plan, batch):
                 summary = batch.leave(5, "it was not confirmed")
             else:
                 summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
@@ -290,12 +291,13 @@ class RunCommand:
         if lock and (problems := kept.unlocked(lock, due.models, str(manifest.path))):
             raise ManifestError(problems)
 
-    def _confirmed(self, plan: Plan, due: Rehearsal) -> bool:
+    def _confirmed(self, plan: Plan, batch: Batch) -> bool:
         """Whether it may be sent: asked of a person at a terminal, above the amount that was said; never in cron."""
         above = self.options["confirm_above"]
-        if above is None or self.options["yes"] or not due.samples or (due.cost <= above and not due.unpriced):
+        if above is None or self.options["yes"] or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        due = batch.due()
+        if not due.samples or (due.cost <= above and not due.unpriced):
             return True
         return click.confirm(f"{printable(plan.folder)}: send {_in_words(due)}?", err=True)
 
@@ -384,7 +386,7 @@ class RunCommand:
         )
 
     def _report(self, plan: Plan, summary: Summary) -> None:
-        from oxenbatch.cli.status import why_not_done  # noqa: PLC0415 - not for --help
+        from oxenbatch.cli.status import next_lines, why_not_done  # noqa: PLC0415 - not for --help
 
         if self.quiet and summary.exit_code == 0:
             return
@@ -401,6 +403,8 @@ class RunCommand:
             f" {plural(summary.sends, 'request')} sent in this run",
             err=True,
         )
+        for line in next_lines(plan.ledger) if summary.exit_code and plan.ledger.is_file() else ():
+            click.echo(line, err=True)
 
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RUN_TOLD: Final = ("id", "started_at", "ended_at", "exit_code", "sends", "pid", "host", "version", "command")
 FOLDED: Final = 6  # lines that a sentence may take on a narrow terminal
 REASONS_SHOWN: Final = 3
+NEXT_SAID: Final = 3
 STEPS_SHOWN: Final = 8
 
 
@@ -206,6 +207,12 @@ def why_not_done(path: Path) -> Iterator[str]:
         found = reads.failures(ledger, 100)
     reasons = [advice.Reason(f.state, f.error, f.count, f.example) for f in found]
     return (line.removeprefix("  ") for line in trouble_lines(advice.troubles(reasons), str(path.parent), None))
+
+
+def next_lines(path: Path) -> Iterator[str]:
+    """What to do next about this batch, for the end of a run that has left something."""
+    for step in status_of(path, now=time.time())["next"][:NEXT_SAID]:
+        yield f"next: {step['why']}" + (f": {step['command']}" if step["command"] else "")
 
 
 def _states(trouble: advice.Trouble) -> str:

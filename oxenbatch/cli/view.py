@@ -206,13 +206,13 @@ def failure_words(failures: tuple[Failure, ...]) -> tuple[str, ...]:
 
 def mood_words(mood: Mood, seen: Seen, *, now: float) -> list[str]:
     """What slows or stops the run, in sentences."""
-    words = [f"nothing more is sent: {stop}" for stop in mood.stops]
+    words = [f"nothing more is sent: {printable(stop)}" for stop in mood.stops]
     if mood.unreachable_s > UNREACHABLE_S:
         words.append(f"the hub has not answered for {span(mood.unreachable_s)}")
     if mood.waits_s > 1:
-        words.append(f"sending waits {span(mood.waits_s)}" + (f": {mood.words}" if mood.words else ""))
-    words += [f"{one.model} pauses for {span(one.left_s)}: {one.words}" for one in mood.pauses]
-    words += [f"{model} is given up in this run: its first row failed" for model in mood.given_up]
+        words.append(f"sending waits {span(mood.waits_s)}" + (f": {printable(mood.words)}" if mood.words else ""))
+    words += [f"{printable(one.model)} pauses for {span(one.left_s)}: {printable(one.words)}" for one in mood.pauses]
+    words += [f"{printable(model)} is given up in this run: its first row failed" for model in mood.given_up]
     if mood.listening is False:
         words.append("the hub's announcements are not heard: its list is asked instead")
     counts = seen.counts

@@ -82,7 +82,7 @@ class Watch:
     def __init__(self, paths: list[Path], *, style: Style, as_json: bool) -> None:
         self._as_json = as_json
         self._progress = Progress("none" if as_json else style, quiet=False, stream=sys.stdout)
-        self._batches = [_Watched(Eyes(path), PlainLines(self._progress.say)) for path in paths]
+        self._batches = [_Watched(Eyes(path), PlainLines(self._progress.say, at_once=True)) for path in paths]
 
     async def run(self) -> None:
         """Show them until the last of their runs has ended."""

@@ -220,6 +220,9 @@ class Conductor:
             log.info("shard %s: %s", shard, outcome.stepped_back)
             self._busy.setdefault(shard, time.monotonic())
             return
+        if outcome.yielded and (self._out or self._busy):
+            self._busy[shard] = time.monotonic()
+            return
         self._outcomes[shard] = outcome
         self._counts[shard.number] = outcome.counts
         self._say(f"shard {shard}: {outcome.counts.get('downloaded', 0)} of {sum(outcome.counts.values())} files,"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 TOPIC: Final = "oxenbatch"
 STOP: Final = "stop"  # a file of this name in the folder of shards calls every worker back
 LOOK_S: Final = 1.0
+STUCK_S: Final = 60.0  # beyond the settle time: what is still not known then waits for another shard
 PROBLEMS_TOLD: Final = 50  # a screenful: a manifest that is wrong is wrong on every worker
 
 
@@ -79,6 +81,8 @@ class Outcome:
     """Why it was not run: somebody else works on it, or has been sent since."""
     starved: bool = False
     """It stopped since its part of `max_cost` was used up."""
+    yielded: bool = False
+    """What it has left waits for what another shard finds out, which may need this worker."""
 
 
 class SteppedBack(TryAgain):
@@ -125,8 +129,9 @@ def _run(job: Job) -> Outcome:
     )
     with batch as plan:
         _count_sends(batch, job)
-        summary = batch.run(plan, _Watcher(job, whole / FOLDER / STOP).watch)
-    return _outcome(job, summary)
+        watcher = _Watcher(job, whole / FOLDER / STOP)
+        summary = batch.run(plan, watcher.watch)
+    return _outcome(job, summary, yielded=watcher.yielded)
 
 
 def _admit(batch: Batch, job: Job) -> None:
@@ -146,7 +151,7 @@ def _count_sends(batch: Batch, job: Job) -> None:
         batch.limits = replace(batch.limits, limit_sends=max(0, left))
 
 
-def _outcome(job: Job, summary: Summary) -> Outcome:
+def _outcome(job: Job, summary: Summary, *, yielded: bool) -> Outcome:
     return Outcome(
         job.shard,
         summary.exit_code,
@@ -154,6 +159,7 @@ def _outcome(job: Job, summary: Summary) -> Outcome:
         summary.sends,
         tuple(summary.reasons),
         starved=summary.exit_code == Stop.COST.exit_code and Stop.COST.words in summary.reasons,
+        yielded=yielded,
     )
 
 
@@ -164,6 +170,10 @@ class _Watcher:
         self._job = job
         self._stop = stop
         self._worker = _this_worker()
+        self._moved: dict[Any, int] = {}
+        self._moved_at = time.monotonic()
+        self.yielded = False
+        """The run was ended so that another shard can have this worker."""
 
     async def watch(self, runner: Runner, plan: Plan) -> None:
         """Until it is cancelled, with the run's end."""
@@ -172,11 +182,21 @@ class _Watcher:
             if not called_back and await asyncio.to_thread(self._stop.exists):
                 called_back = True
                 runner.interrupt(Stop.SIGTERM)
+            if not self.yielded and self._is_stuck(runner):
+                self.yielded = True
+                runner.interrupt(Stop.DEADLINE)
             if self._worker:
                 moved = {str(state): count for state, count in runner.moved.items()}
                 counts = {state: count + moved.get(state, 0) for state, count in plan.counts.items()}
                 self._worker.log_event(TOPIC, {"shard": self._job.shard.number, "counts": counts})
             await asyncio.sleep(LOOK_S)
+
+    def _is_stuck(self, runner: Runner) -> bool:
+        """Whether nothing has moved for long, and all that is under way are sends that nobody answered."""
+        now, moved, facts = time.monotonic(), dict(runner.moved), runner.facts
+        if moved != self._moved or facts.submitting + facts.at_the_hub + facts.succeeded or not facts.uncertain:
+            self._moved, self._moved_at = moved, now
+        return now - self._moved_at > self._job.limits.settle_s + STUCK_S
 
 
 def _this_worker() -> Any:

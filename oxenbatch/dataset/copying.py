@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from oxenbatch.dataset.replacing import replaced
 from oxenbatch.errors import MachineError, printable
+from oxenbatch.names import inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ class _Hashing:
 @contextmanager
 def hashed(entry: Entry) -> Iterator[_Hashing]:
     """The result's bytes, to be read to their end; `MachineError` where they are not those that were recorded."""
-    path = Path(entry.file or "")
+    path = _path(entry)
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size != entry.line["bytes"]:
@@ -48,13 +49,21 @@ def hashed(entry: Entry) -> Iterator[_Hashing]:
         raise MachineError(f"{printable(path)} is gone: `oxenbatch verify --repair` fetches it again") from None
 
 
+def _path(entry: Entry) -> Path:
+    """Where the result is; `MachineError` where the ledger (a stranger's, say) names a place outside its folder."""
+    try:
+        return inside(Path(entry.folder), entry.file or "")
+    except ValueError as error:
+        raise MachineError(str(error)) from error
+
+
 def _changed(path: Path) -> MachineError:
     return MachineError(f"{printable(path)} is not as it was: `oxenbatch verify --repair` fetches it again")
 
 
 def bring(entry: Entry, to: Path, *, link: bool) -> None:
     """The result lies at `to` as well: a copy, or with `link` the same file under another name, where that goes."""
-    source = Path(entry.file or "")
+    source = _path(entry)
     if link:
         try:
             to.unlink(missing_ok=True)

@@ -52,8 +52,10 @@ class Entry(NamedTuple):
     """One sample in the table."""
 
     line: dict[str, Any]
+    folder: str
+    """Its batch's, absolutely."""
     file: str | None
-    """Where its file is, absolutely; None where there is none."""
+    """Its file in there, as the ledger has it; None where there is none."""
 
 
 def sources_of(ledgers: Sequence[Path], named: Sequence[str]) -> list[Source]:
@@ -70,6 +72,7 @@ def entries(sources: Sequence[Source], wanted: Wanted) -> Iterator[Entry]:
     """The wanted samples, batch after batch, each in its manifest's order."""
     left = wanted.limit
     for source in sources:
+        folder = str(source.ledger.parent.absolute())
         with Ledger.open(source.ledger) as ledger, results.one_moment(ledger):
             batch = source.prefix.rstrip("/") if len(sources) > 1 else None
             for record in results.records(ledger, wanted.states):
@@ -78,8 +81,7 @@ def entries(sources: Sequence[Source], wanted: Wanted) -> Iterator[Entry]:
                 line = _line(record, source.prefix, batch, with_state=wanted.states != (JobState.DOWNLOADED,))
                 if _is_wanted(record, line, wanted):
                     left = None if left is None else left - 1
-                    file = str(source.ledger.parent.absolute() / record["file"]) if record["file"] else None
-                    yield Entry(line, file)
+                    yield Entry(line, folder, record["file"])
 
 
 def _line(record: dict[str, Any], prefix: str, batch: str | None, *, with_state: bool) -> dict[str, Any]:
@@ -124,17 +126,17 @@ class Spool:
         """One entry more."""
         self.columns.see(entry.line)
         self.splits[split] = self.splits.get(split, 0) + 1
-        self._file.write(json.dumps([split, entry.line, entry.file]) + "\n")
+        self._file.write(json.dumps([split, *entry]) + "\n")
 
     def __iter__(self) -> Iterator[tuple[str, Entry]]:
         """(split, entry), mixed values as text."""
         self._file.seek(0)
         mixed = self.columns.mixed
         for text in self._file:
-            split, line, file = json.loads(text)
+            split, line, folder, file = json.loads(text)
             for name in mixed & line.keys():
                 line[name] = text_of(line[name])
-            yield split, Entry(line, file)
+            yield split, Entry(line, folder, file)
 
 
 SPLITS_MAX: Final = 100  # each is a file that is open; more are no splits but a column of texts

@@ -28,16 +28,20 @@ EVENT_MAX: Final = 1024 * 1024  # characters without the end of an event; ours h
 _EVENTS_END: Final = re.compile(r"(?:\r\n|\n|\r(?!\n)){2}")
 
 
-class TooLarge(ValueError):
+class Unreadable(ValueError):
+    """An answer that is not taken in."""
+
+
+class TooLarge(Unreadable):
     """An answer that is larger than any that we use."""
 
 
 async def content(response: httpx.Response, now: Callable[[], float]) -> bytes:
-    """All of the answer's bytes, unpacked; `TooLarge`, or `ValueError` where they are packed as nobody asked."""
+    """All of the answer's bytes, unpacked; `Unreadable` where they are too many, too slow, or not packed as asked."""
     # httpx would unpack 64 KB into 64 MB at one go, and what is packed twice into as many GB.
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "", "gzip"}:
-        raise ValueError("the answer came packed in a way that was not asked for")
+        raise Unreadable("the answer came packed in a way that was not asked for")
     most = ANSWER_MAX if response.status_code < 400 else REFUSAL_MAX
     unpack = zlib.decompressobj(31) if encoding == "gzip" else None
     parts: list[bytes] = []
@@ -47,15 +51,15 @@ async def content(response: httpx.Response, now: Callable[[], float]) -> bytes:
         try:
             part = unpack.decompress(raw, most + 1 - size) if unpack else raw
         except zlib.error:
-            raise ValueError("the answer is not packed as it says") from None
+            raise Unreadable("the answer is not packed as it says") from None
         size += len(part)
         if size > most:
             raise TooLarge(f"the answer is larger than {most >> 20} MB")
         if now() - began > ANSWER_S:
-            raise ValueError(f"the answer did not arrive within {ANSWER_S:.0f} s")
+            raise Unreadable(f"the answer did not arrive within {ANSWER_S:.0f} s")
         parts.append(part)
     if unpack and not unpack.eof:
-        raise ValueError("the answer is cut short")
+        raise Unreadable("the answer is cut short")
     whole = b"".join(parts)
     if whole.count(b",") + whole.count(b"[") + whole.count(b"{") > VALUES_MAX:
         raise TooLarge(f"the answer holds more than {VALUES_MAX} values")
@@ -81,7 +85,7 @@ async def head_in_time(seconds: float = HEAD_S) -> AsyncIterator[dict[str, Any]]
 
 
 class Bounded:
-    """An event stream's answer as its reader sees it: `ValueError` where an event has no end."""
+    """An event stream's answer as its reader sees it: `Unreadable` where an event has no end."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.headers = response.headers
@@ -90,7 +94,7 @@ class Bounded:
     async def aiter_text(self) -> AsyncIterator[str]:
         """The stream's text as it comes."""
         if self.headers.get("content-encoding", "identity").lower() not in {"identity", ""}:
-            raise ValueError("the event stream came packed, which was not asked for")
+            raise Unreadable("the event stream came packed, which was not asked for")
         open_since = 0
         tail = ""
         async for text in self._response.aiter_text():
@@ -98,6 +102,6 @@ class Bounded:
             ends = [found.end() for found in _EVENTS_END.finditer(seen)]
             open_since = len(seen) - ends[-1] if ends else open_since + len(text)
             if open_since > EVENT_MAX:
-                raise ValueError(f"an event of more than {EVENT_MAX} characters")
+                raise Unreadable(f"an event of more than {EVENT_MAX} characters")
             tail = seen[-3:]
             yield text

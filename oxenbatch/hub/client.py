@@ -17,7 +17,7 @@ from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
 from oxenbatch.hub.again import TRIES, asked_again
-from oxenbatch.hub.bodies import Bounded, TooLarge, content, head_in_time
+from oxenbatch.hub.bodies import Bounded, TooLarge, Unreadable, content, head_in_time
 from oxenbatch.hub.connections import Connections, Proxied, Way
 from oxenbatch.hub.files import FileAnswer, Files
 from oxenbatch.hub.store import Store
@@ -355,7 +355,14 @@ class Hub:
                     raise HubTrouble("GET /events: the answer is no event stream", cause=Cause.HUB)
                 self._heard(response, usable=True)
                 yield _news(EventSource(Bounded(response)))  # type: ignore[arg-type]  # all that it asks of a response
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError, TimeoutError) as error:
+        except (
+            httpx.HTTPError,
+            httpx.StreamError,
+            httpx.InvalidURL,
+            UnicodeDecodeError,
+            Unreadable,
+            TimeoutError,
+        ) as error:
             raise HubTrouble(f"GET /events: {why(error)}", cause=Cause.HUB) from None
 
     # -- files ----------------------------------------------------------------------------------------------------

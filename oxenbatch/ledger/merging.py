@@ -1,8 +1,9 @@
 """Several ledgers become one: every row of each, under new numbers, and where each result's file belongs now.
 
 Rules of residence: SQL, no files. What must always hold: of the money record nothing is left out, so each table of a
-ledger is either copied whole by `COPIED` or named in `LEFT_OUT` with its reason (a test compares them with a real
-ledger); columns that are no numbers of rows are copied as they are, whatever later versions add.
+ledger is copied whole (`COPIED`), or by what its files are (`BY_CONTENT`), or is named in `LEFT_OUT` with its reason (a
+test compares them with a real ledger); columns that are no numbers of rows are copied as they are, whatever later
+versions add.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.ledger import reads
 from oxenbatch.ledger.bulk import ROOT_RESULTS
-from oxenbatch.ledger.staging import marks
+from oxenbatch.ledger.staging import CACHE_KIB, marks
 from oxenbatch.names import collision_key
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ COPIED: Final[dict[str, dict[str, str]]] = {
     "generations": {"sample_id": "samples", "submission_id": "submissions"},
     "events": {"id": "events", "sample_id": "samples", "submission_id": "submissions"},
 }
+BY_CONTENT: Final = ("inputs", "input_files", "job_inputs")
+"""Tables of files that several parts may have sent along: a file is one, whoever named it."""
 LEFT_OUT: Final = {
     "batch": "the merged batch has a row of its own, with the sum of the money",
     "shard": "the merged batch is none",
@@ -44,6 +47,24 @@ LEFT_OUT: Final = {
     "parts": "so do these",
     "successor": "whoever has one is not merged anew",
 }
+_INPUTS: Final = """
+insert into main.inputs (sha256, name, bytes, address, stored_at)
+select sha256, name, bytes, address, stored_at from part.inputs where true
+on conflict (sha256) do update set address = coalesce(address, excluded.address),
+  stored_at = coalesce(stored_at, excluded.stored_at)
+"""
+# The parts are of one manifest, whose next reading looks at each file anew: which part's mark is kept does not matter.
+_INPUT_FILES: Final = """
+insert into main.input_files (path, input_id, bytes, mtime_ns, inode, wanted)
+select f.path, m.id, f.bytes, f.mtime_ns, f.inode, f.wanted from part.input_files f
+join part.inputs p on p.id = f.input_id join main.inputs m using (sha256) where true
+on conflict (path) do nothing
+"""
+_JOB_INPUTS: Final = """
+insert into main.job_inputs (input_id, job_id)
+select m.id, u.job_id + ? from part.job_inputs u
+join part.inputs p on p.id = u.input_id join main.inputs m using (sha256)
+"""
 OVERLAPS: Final = (
     (
         "generation",
@@ -78,6 +99,9 @@ class Merging:
         """`earlier`: the ledger that an earlier merge of the same parts has made; names stay as they are there."""
         self._ledger = ledger
         self._conn = ledger.conn
+        # Scratch until the caller has made it durable as a whole, and each row is touched several times.
+        self._conn.execute("pragma synchronous = off")
+        self._conn.execute(f"pragma cache_size = -{CACHE_KIB}")
         self._earlier = earlier
         self._named = 0
         self._parts: list[tuple[str, int, int]] = []
@@ -95,6 +119,7 @@ class Merging:
             before = {table: _highest(f"main.{table}", conn) for table, named in COPIED.items() if "id" in named}
             for table, named in COPIED.items():
                 self._copy(table, named, before)
+            self._copy_inputs(before["jobs"])
             conn.execute("update batch set committed_nanos = committed_nanos"
                          " + coalesce((select committed_nanos from part.batch), 0)")  # fmt: skip
             conn.execute(
@@ -176,6 +201,12 @@ class Merging:
         self._conn.execute(
             f"insert into main.{table} ({', '.join(columns)}) select {', '.join(values)} from part.{table}"
         )
+
+    def _copy_inputs(self, jobs_before: int) -> None:
+        """The part's jobs send along what they did; a file that is known by its bytes is the same file."""
+        self._conn.execute(_INPUTS)
+        self._conn.execute(_INPUT_FILES)
+        self._conn.execute(_JOB_INPUTS, (jobs_before,))
 
     # -- names ----------------------------------------------------------------------------------------------------
 

@@ -388,11 +388,11 @@ def elsewhere(paths: Iterable[Path], ids: Collection[str], hashes: Collection[st
                 if superseded_by(ledger):
                     continue  # the batch that took it over has all of it, and is a sibling itself
                 mine |= owned(ledger, ids)
-                for state, hashed, intent_at, waiting in _open_sends(ledger, hashes):
+                for state, hashed, intent_at, ended_at, waiting in _open_sends(ledger, hashes):
                     if state == "intent":
                         posting.add(hashed)
                     else:
-                        rivals.append(Rival(hashed, intent_at, waiting))
+                        rivals.append(Rival(hashed, intent_at, waiting, float("inf") if ended_at is None else ended_at))
         except (OxenbatchError, sqlite3.Error):
             unreadable = str(path)
     return Elsewhere(frozenset(mine), tuple(rivals), unreadable, frozenset(posting))
@@ -400,7 +400,7 @@ def elsewhere(paths: Iterable[Path], ids: Collection[str], hashes: Collection[st
 
 def _open_sends(ledger: Ledger, hashes: Collection[str]) -> list[sqlite3.Row]:
     return ledger.conn.execute(
-        "select b.state, b.request_hash, b.intent_at, count(s.id) from submissions b"
+        "select b.state, b.request_hash, b.intent_at, b.ended_at, count(s.id) from submissions b"
         " join samples s on s.submission_id = b.id and s.state in ('submitting', 'uncertain', 'held')"
         " where b.state in ('intent', 'unknown', 'held')"
         " and b.request_hash in (select value from json_each(?)) group by b.id",

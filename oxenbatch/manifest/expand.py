@@ -157,9 +157,13 @@ class Expansion:
         return axes + list(matrix.items()), fields
 
     def _ambiguous(self, entry: Entry, fields: Mapping[str, Any]) -> Iterator[Problem]:
-        """A name that a template asks for, and that two things have: told once for a table."""
+        """A name that a template asks for, and that two things have: told once for a table.
+
+        A row written by hand that has a variable's name means its own value; a table may have such a column by chance.
+        """
         own = {name.casefold() for name in entry.columns or fields}
-        for name in sorted(own & self._named & (self._calendar.keys() | self._spelt_variables)):
+        others = self._calendar.keys() | (self._spelt_variables if entry.columns else set())
+        for name in sorted(own & self._named & others):
             key = (entry.shown if entry.columns else entry.where, f"{{{name}}}")
             if key in self._told:
                 continue
@@ -206,6 +210,7 @@ class Expansion:
         """The row that the entry is with these values of the axes, or what is wrong with it."""
         self.number += 1
         draft = Draft(entry, self.number, known, self.head.variables)
+        draft.axes = chosen
         if not fields.keys() <= self._spelt:
             fields = own_names(fields)
             if len(self._spelt) < MOST_NAMES:
@@ -230,7 +235,6 @@ class Expansion:
         draft.parameters = dict(plan.base or {})
         draft.samples = 1 if self._base.get("samples") is None else self._base["samples"]
         own: set[str] = set()
-        draft.axes = chosen
         for name, value in chosen.items():
             field = plan.fields.get(name) or plan.learn(name)
             if name != "model" and (field.kind == "parameter" or (field.kind == "extra" and self._keeps(plan, name))):

@@ -84,6 +84,7 @@ class Head:
     problems: list[Problem] = field(default_factory=list)
 
     members: Mapping[str, Member] = field(default_factory=dict)
+    """As they are written, with their places."""
 
     def spot(self, key: str, *path: str | int, name: bool = False) -> str:
         """`file:line:column` of a member of the head, or of a part of it, or of that part's name."""

@@ -165,6 +165,13 @@ def _head() -> dict[str, Any]:
                 "properties": {"namespace": text, "repo": text, "directory": text},
                 "description": "Where the hub puts a copy of its own.",
             },
+            "inputs": {
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "properties": dict.fromkeys(("namespace", "repo", "branch", "directory", "root"), text),
+                "description": "Where files of yours that rows name are kept at the hub, and below which folder (root)"
+                " they lie here.",
+            },
             "defaults": {
                 "type": ["object", "null"],
                 "allOf": [{"$ref": "#/definitions/parameters"}],

@@ -136,9 +136,13 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
 
 
 def _keeping(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """The lines; those of the record that is being read are in `taken` as well."""
+    """The lines; the first of the record that is being read are in `taken` as well, as many as a cell may have.
+
+    A quote that is never closed makes one record of the rest of the file, which must not be kept line by line.
+    """
     for line in lines:
-        taken.append(line)
+        if len(taken) < MOST_CELL_LINES:
+            taken.append(line)
         yield line
 
 
@@ -147,6 +151,8 @@ def _csv_words(words: str) -> str:
         return "a quoted cell is opened and never closed; close it, or double the quotes inside it"
     if "expected after" in words:
         return "a quoted cell goes on after its closing quote; double the quotes inside it"
+    if "larger than field limit" in words:
+        return f"a cell has more than {LONGEST_LINE >> 20} million characters; is its quote never closed?"
     return words
 
 

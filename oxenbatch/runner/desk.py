@@ -149,9 +149,8 @@ class Desk:
 
     async def troubled(self, trouble: HubTrouble) -> None:
         """A reading call failed: the key is probed once, anything else waits a little."""
-        if trouble.cause is Cause.KEY:
-            if await self.key_is_refused():
-                self.stop(Stop.KEY, f"the hub refuses the key ({trouble})")
+        if trouble.cause is Cause.KEY and await self.key_is_refused():
+            self.stop(Stop.KEY, f"the hub refuses the key ({trouble})")
             return
         self.check_outage()
         if not self.in_trouble:

@@ -20,7 +20,7 @@ READING = ["GET /ai/models", "GET /ai/queue", "GET /ai/generations", "GET /ai/qu
 ROUTES = ["POST /ai/queue", *READING]
 SOON = (
     "import oxenbatch.hub.bodies as b, oxenbatch.hub.client as c\n"
-    "b.head_in_time.__wrapped__.__defaults__ = (0.2,)\nb.ANSWER_S = 0.3\nc.SILENCE_S = 5.0\n"
+    "b.head_in_time.__wrapped__.__defaults__ = (1.0,)\nb.ANSWER_S = 1.0\nc.SILENCE_S = 5.0\n"
 )
 ENDS = {0, 3, 4, 69, 75, 77}
 """What a run may end with where the hub is the one that is wrong: never a bug, never a hang."""

@@ -217,7 +217,12 @@ def test_a_failed_row_is_shown_retried_and_harms_no_other(desk: Desk) -> None:
     assert desk.states("out/m") == {"downloaded": 1, "cancelled": 1}
 
 
-def test_cancel_stops_what_is_active_and_what_is_not_sent(desk: Desk) -> None:
+def test_cancel_stops_what_is_active_and_what_is_not_sent(tmp_path: Path) -> None:
+    with Sandbox(speed=2) as slow:  # slow enough for the videos to be under way when they are cancelled
+        _cancelled(Desk(tmp_path, slow))
+
+
+def _cancelled(desk: Desk) -> None:
     desk.write("m.yaml", "model: kling-video-v2-6-pro-text-to-video\nconcurrency: 2\nprompts: [a, b, c, d]\n")
     desk.call("run", "m.yaml", "--no-wait", code=75)
     assert desk.states("out/m") == {"queued": 2, "pending": 2}

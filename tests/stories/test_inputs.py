@@ -275,7 +275,7 @@ def test_a_day_with_files_of_one_s_own(desk: Desk) -> None:
     assert desk.call("run", "edits.yaml", "-q").stderr == ""
 
     (desk.folder / "refs/ox.png").unlink()
-    assert "edits.yaml:4, row 1, input_image: 'refs/ox.png' does not exist" in desk.call(
+    assert "edits.yaml:4:45: row 1, input_image: 'refs/ox.png' does not exist" in desk.call(
         "run", "edits.yaml", code=65
     ).stderr  # fmt: skip
     assert (desk.posts(), desk.hub.record()["key_leaks"]) == (3, desk.before["key_leaks"])

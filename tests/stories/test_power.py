@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import sqlite3
+import stat
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class Disk:
         found = {}
         for entry in os.scandir(self.folder):
             if entry.name.endswith("-shm") or entry.is_dir(follow_symlinks=False):
-                continue  # SQLite's own shared memory, which it makes anew; and what lies in `set-aside/` is nobody's
+                continue  # SQLite makes its shared memory anew; and of what was set aside nothing is asked again
             inode = entry.inode()
             if inode not in self._pins:
                 self._pins[inode] = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -111,7 +112,7 @@ class Disk:
         status = os.fstat(descriptor)
         if status.st_ino == self.folder.stat().st_ino:
             self.synced_folder()
-        elif "files" not in self.forgets:
+        elif "files" not in self.forgets and stat.S_ISREG(status.st_mode):
             self._names_now()  # a pin for each
             self._synced[status.st_ino] = bytearray(_content(self._pins[status.st_ino]))
 

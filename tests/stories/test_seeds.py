@@ -8,18 +8,19 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from world import IMAGE, VIDEO, World, open_quickly, scratch
+from world import IMAGE, VIDEO, World, open_quickly, scratch, with_file
 
 from oxenbatch.jobs import JobState, Row
 from oxenbatch.ledger import decisions
 from oxenbatch.plan import Limits
 from oxenbatch.sandbox.faults import Faults
 from oxenbatch.sandbox.mishaps import KINDS
-from oxenbatch.wire import Target
+from oxenbatch.wire import InputPlace, Target
 
 if TYPE_CHECKING:
     from oxenbatch.runner import Summary
@@ -30,7 +31,7 @@ ENDS = 8
 SETTLE_S = 25.0
 SLOWEST_POST_S = 30.0  # the engine's own POST timeout
 
-POST, FILE, ANY = "POST /ai/queue", "GET /files/ID", "*"
+POST, FILE, STORE, ANY = "POST /ai/queue", "GET /files/ID", "PUT /repos/file", "*"
 READS = ("GET /ai/*", "GET /ai/queue", "GET /ai/queue/ID", "GET /ai/generations", "GET /events")
 
 
@@ -41,13 +42,16 @@ def _on(*calls: str, **options: list[Any]) -> dict[str, list[Any]]:
 # Every fault that a correct client gets over, and the values that are drawn for its options. What is left out is a
 # hub that lies about money (it says that nothing was made, and makes it), which no client can know.
 DRAWN: dict[str, dict[str, list[Any]]] = {
-    "die": _on(POST, FILE, *READS, ANY, landed=[True, False]),
-    "lose_answer": _on(POST),
+    "no_repository": _on(STORE),
+    "small_store": _on(STORE, bytes=[10, 1 << 20]),
+    "die": _on(POST, FILE, STORE, *READS, ANY, landed=[True, False]),
+    "lose_answer": _on(POST, STORE),
     "hang": _on(POST, *READS, landed=[True, False], seconds=[5.0, 40.0, 3600.0]),
     "rate_limit": _on(POST, *READS, seconds=[0, 2, 90], form=["seconds", "date", "none"]),
-    "server_error": _on(POST, FILE, *READS, ANY, landed=[True, False], status=[500, 502, 503, 504], html=[True, False]),
+    "server_error": _on(POST, FILE, STORE, *READS, ANY, landed=[True, False], status=[500, 502, 503, 504],
+                        html=[True, False]),
     "proxy_page": _on(POST, FILE, *READS, ANY, landed=[True, False], status=[403, 404, 407]),
-    "refuse_key": _on(POST, *READS, status=[401, 403]),
+    "refuse_key": _on(POST, STORE, *READS, status=[401, 403]),
     "no_credits": _on(POST, status=[402, 400, 403]),
     "empty_answer": _on(POST, words=["Provider unavailable", "Insufficient credits"]),
     "redirect": _on(POST, FILE, *READS, landed=[True, False], status=[301, 302, 307],
@@ -113,13 +117,22 @@ def _draw_rows(dice: random.Random) -> list[Row]:
     ]
 
 
+def _draw_file(dice: random.Random, row: Row, root: Path) -> Row:
+    """The row, with one of three pictures now and then."""
+    if row.model != IMAGE or dice.random() > 0.3:
+        return row
+    return replace(with_file(replace(row, number=dice.randint(1, 3)), root), number=row.number)
+
+
 def draw(seed: int, folder: Path) -> tuple[World, random.Random]:
     """The world of a seed."""
     dice = random.Random(seed)
     jitter = random.Random(seed + 1)
+    root = folder / "refs"
+    root.mkdir()
     world = World(
-        folder,
-        _draw_rows(dice),
+        folder / "out",
+        [_draw_file(dice, row, root) for row in _draw_rows(dice)],
         faults=[_draw_fault(dice) for _ in range(dice.randint(0, 4))],
         limits=Limits(
             concurrency=dice.choice([4, 4, 5, 8, 16]),
@@ -132,6 +145,8 @@ def draw(seed: int, folder: Path) -> tuple[World, random.Random]:
         seed=str(seed),
         target=Target("my-org", "my-set", "nightly") if dice.random() < 0.25 else None,
         jitter=jitter.random,
+        inputs=InputPlace("my-org", "my-refs"),
+        inputs_root=root,
     )
     return world, dice
 

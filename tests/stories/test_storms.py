@@ -565,3 +565,14 @@ def test_a_hub_of_which_one_call_only_ever_fails_ends_the_run_with_69(
     world.hub.faults = Faults()
     world.run()
     _whole(world, 20)
+
+
+def test_a_call_that_is_refused_while_the_key_is_good_is_asked_again_in_a_while_and_not_at_once(folder: Path) -> None:
+    refused = {"do": "refuse_key", "on": "GET /ai/queue/ID", "status": 403, "between": [200.0, 300.0]}
+    world = World(folder, rows(1), latency_s=0.0, faults=[refused], limits=Limits(settle_s=20.0, wait=False))
+    world.run()
+    world.now = 1000.0 + 210.0  # it has ended meanwhile, so the list does not have it, and it is looked up
+    world.run(limits=Limits(settle_s=20.0))
+
+    world.assert_whole()
+    assert world.hub.calls["GET /ai/queue/ID"] < 60

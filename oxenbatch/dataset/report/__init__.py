@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Embed = Literal["auto", "none", "thumbnails", "files"]
 THUMBNAILS_AUTO: Final = 1000  # results: so many thumbnails take some ten seconds, and some ten megabytes of the page
-FILES_BYTES_MAX: Final = 400 * 1024**2  # a browser takes a page of half a gigabyte; of more it dies
+FILES_BYTES_MAX: Final = 200 * 1024**2  # as a page 270 MB, which phones take too; writing it takes four times that
 
 
 @dataclass(frozen=True, slots=True)

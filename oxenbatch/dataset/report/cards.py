@@ -13,6 +13,7 @@ from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import results
 from oxenbatch.ledger.book import Ledger
+from oxenbatch.names import inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,12 +65,20 @@ def take_cards(sources: Sequence[Source], to: Path, limit: int) -> Cards:
             for record in results.records(ledger, tuple(JobState)):
                 if len(cards.shown) >= limit:
                     return cards
-                path = source.ledger.parent.absolute() / record["file"] if record["file"] else None
+                path = _path(source, record["file"])
                 card = _card(record, source, first)
                 card["file"] = quote(os.path.relpath(path, home)) if path else None
                 cards.shown.append(card)
                 cards.paths.append(path)
     return cards
+
+
+def _path(source: Source, file: str | None) -> Path | None:
+    """Where the result is; None where there is none, or where a stranger's ledger names a place outside its folder."""
+    try:
+        return inside(source.ledger.parent.absolute(), file) if file else None
+    except ValueError:
+        return None
 
 
 def _card(record: dict[str, Any], source: Source, first: dict[str, str]) -> Card:
@@ -87,7 +96,8 @@ def _card(record: dict[str, Any], source: Source, first: dict[str, str]) -> Card
         "name": shown(name), "job": shown(job), "sample": record["number"], "of": record["samples"],
         "batch": shown(source.prefix.rstrip("/")) or None, "state": record["state"], "model": shown(record["model"]),
         "prompt": shown(record["prompt"]), "params": _values(parameters), "meta": _values(record["metadata"]),
-        "id": record["generation_id"], "cost": record["cost"], "error": record["error"] and shown(record["error"]),
+        "id": record["generation_id"] and shown(record["generation_id"]),
+        "cost": record["cost"] and shown(record["cost"]), "error": record["error"] and shown(record["error"]),
         "kind": (record["media_type"] or "").partition("/")[0] or None, "type": record["media_type"],
         "w": record["width"], "h": record["height"], "s": record["seconds"], "fps": record["fps"],
         "audio": None if record["audio"] is None else bool(record["audio"]), "bytes": record["bytes"],

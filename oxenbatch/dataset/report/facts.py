@@ -154,12 +154,15 @@ def _draw(facts: Facts, told: list[tuple[Source, list[chronicle.RunTold]]]) -> N
 
 def day(at: float) -> str:
     """The moment as people write it, in UTC: the same ledger gives the same page on every machine."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M")
+    return moment(at)[:16]
 
 
 def moment(at: float) -> str:
     """The same, to the second."""
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # no time that a calendar has
+        return "at no known time"
 
 
 def span(seconds: float) -> str:
