@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from oxenbatch.hub import Hub
-from oxenbatch.hub.connections import AHEAD, Connections, Way
+from oxenbatch.hub.connections import Connections, Way
+from oxenbatch.hub.streams import AHEAD
 from oxenbatch.jobs import sealed
 from oxenbatch.wire import Answer, Outcome
 
