@@ -34,7 +34,7 @@ from oxenbatch.folder import (
 )
 from oxenbatch.handover import refuse_mixture, take_over
 from oxenbatch.hub import DEFAULT_HUB, Hub
-from oxenbatch.jobs import JobState
+from oxenbatch.jobs import JobState, Row
 from oxenbatch.ledger import decisions, inputs, news, parts, reads, runs, sends, staging
 from oxenbatch.ledger import rebuild as rebuilding
 from oxenbatch.ledger.book import Ledger
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from oxenbatch.clock import Clock
     from oxenbatch.errors import Problem
     from oxenbatch.folder import Damage
-    from oxenbatch.jobs import Row
     from oxenbatch.manifest import Manifest
     from oxenbatch.shards import Shard
     from oxenbatch.wire import Generation

@@ -240,7 +240,15 @@ def prompt_of(parameters: dict[str, Any]) -> str:
 
 def canonical(value: Any) -> str:
     """One text for all spellings of the same JSON value: sorted keys, no spaces, whole floats as integers."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    flat = type(value) is dict and all(type(name) is str and type(inner) in _FLAT for name, inner in value.items())
+    return _encode(value if flat else _plain(value))
+
+
+_encode: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode  # made once: json.dumps makes one for every call
+_FLAT: Final = frozenset({str, int, bool, type(None)})
+"""Values of one spelling."""
 
 
 def _plain(value: Any) -> Any:
@@ -253,9 +261,30 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def length_of(parameters: dict[str, Any]) -> int:
+    """The whole seconds of video that a request asks for, at most 1,000; 0 where it does not say."""
+    parts = parameters.get("multi_prompt")
+    asked = parameters.get("duration", parameters.get("seconds"))
+    if asked is None and isinstance(parts, list):
+        return min(LONGEST, sum(length_of(part) for part in parts if isinstance(part, dict)))
+    try:
+        seconds = float(asked.removesuffix("s") if isinstance(asked, str) else asked or 0)
+        return round(min(LONGEST, max(0.0, seconds)))
+    except (TypeError, ValueError):  # `auto` and the like, and what is no number at all
+        return 0
+
+
+LONGEST: Final = 1000  # seconds: sends are ordered by this, and each length is looked for by itself
+
+
 def request_hash(model: str, parameters: dict[str, Any]) -> str:
     """The hash that equal requests share; its tag `r1` names this way of hashing, lest a later be mistaken for it."""
-    text = canonical({"model": model, "parameters": parameters})
+    return hash_of_text(model, canonical(parameters))
+
+
+def hash_of_text(model: str, parameters: str) -> str:
+    """The `request_hash` of a request whose parameters have this `canonical` text."""
+    text = f'{{"model":{_encode(model)},"parameters":{parameters}}}'  # canonical, as its two names are in order
     return "r1:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

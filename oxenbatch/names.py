@@ -32,6 +32,7 @@ _INVISIBLE: Final = (
         "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
     )
 )
+_ASCII_WORD: Final = re.compile("[a-z0-9]+")
 _DOS: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|clock\$) *(\.|$)", re.IGNORECASE)
 _OURS: Final = ("metadata.jsonl", "ledger.db", "run.lock")  # and what begins like them: `ledger.db-wal`
 _LIKE_TAGGED: Final = re.compile(r"(^|-)(?![0-9]{8}$)[0-9a-f]{8}$", re.IGNORECASE)  # digits alone are somebody's date
@@ -46,17 +47,22 @@ def slug(text: str, limit: int = SLUG_CHARACTERS) -> str:
     Empty where the text has no words near its beginning.
     """
     read = text[: 8 * limit]  # words further on would not fit anyway
+    if read.isascii():
+        return _joined(_ASCII_WORD.findall(_SPLIT.sub(r"\1s", read.lower().replace("'", ""))), limit)
     lowered = re.sub("['’]", "", _nfc(_nfc(read).lower()))  # "a dog's life" is three words
     words = "".join(c if _is_of_a_word(c) else " " for c in "".join(map(_shown, lowered))).split()
     words = [_SPLIT.sub(r"\1s", word) for word in words]
+    # A mark without its letter would settle on the hyphen before it.
+    return _nfc(_joined([word for word in words if unicodedata.category(word[0])[0] != "M"], limit))
+
+
+def _joined(words: list[str], limit: int) -> str:
     result = ""
     for word in words:
-        if unicodedata.category(word[0])[0] == "M":
-            continue  # a mark without its letter would settle on the hyphen before it
         if result and len(result) + 1 + len(word) > limit:
             break
         result = f"{result}-{word}" if result else word[:limit]
-    return _nfc(result)
+    return result
 
 
 def safe_stem(text: str, limit: int = STEM_BYTES) -> str:

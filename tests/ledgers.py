@@ -93,8 +93,8 @@ class Book:
         return staging.stage(self.ledger, rows, fingerprint, self.terms(**more))
 
     def due(self, limit: int = 1000) -> list[Any]:
-        models = sends.models_due(self.ledger)
-        return sends.due(self.ledger, dict.fromkeys(models, limit), self.now)
+        kinds = sends.kinds_due(self.ledger)
+        return sends.due(self.ledger, [kinds], {kind.model: limit for kind in kinds}, self.now)
 
     def send(self, count: int = 1, caps: sends.Caps = ROOMY) -> Intent:
         """One POST of the `count` samples that are due next."""
@@ -119,7 +119,7 @@ class Book:
 
     def fetch(self, generation_id: str | None = None) -> Fetch:
         """The next file to be had, or this generation's."""
-        found = news.fetchable(self.ledger, 1000, now=self.now + 1e6)
+        found, _ = news.fetchable(self.ledger, 1000, now=self.now + 1e6)
         return next(fetch for fetch in found if generation_id in (None, fetch.generation_id))
 
     def keep(self, fetch: Fetch | None = None) -> Fetch:

@@ -108,6 +108,20 @@ async def test_a_request_that_fails_fails_alone(book: Book) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_request_that_fails_leaves_nothing_behind_although_nobody_waited_with_it(book: Book) -> None:
+    def fails(ledger: Ledger) -> None:
+        _note("never")(ledger)
+        raise KeyError("mine")
+
+    with ThreadClerk(book.path) as clerk:
+        with pytest.raises(KeyError):
+            await clerk.do(fails)
+        await clerk.do(_note("a"))
+
+    assert _notes(book) == ["a"]
+
+
+@pytest.mark.anyio
 async def test_an_answer_means_that_it_is_durable(book: Book) -> None:
     with ThreadClerk(book.path) as clerk:
         for name in ("a", "b", "c"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def test_news_of_others_and_of_unknown_ids_are_ignored(book: Book) -> None:
     before = book.dump()
     told = book.hear(new_id(), "succeeded", cost=Decimal(9))
 
-    assert told == news.Told()
+    assert replace(told, strangers=()) == news.Told()
     assert book.dump() == before
 
 
@@ -313,15 +314,15 @@ def test_files_are_fetched_oldest_first_without_those_under_way_or_waiting(book:
     ids = [book.accept()[0] for _ in range(5)]
     for generation_id in reversed(ids):
         book.hear(generation_id, "succeeded", result_url=f"https://x/{generation_id}")
-    first = news.fetchable(book.ledger, 2, now=book.now)
+    first, _ = news.fetchable(book.ledger, 2, now=book.now)
     assert [fetch.sample_id for fetch in first] == [1, 2]
     assert [fetch.url for fetch in first] == [f"https://x/{one}" for one in ids[:2]]
     news.fetch_failed(book.ledger, first[0], at=book.now, why="reset", retry_at=book.now + 10)
 
-    assert [f.sample_id for f in news.fetchable(book.ledger, 9, now=book.now, busy=(2, 3))] == [4, 5]
-    assert [f.sample_id for f in news.fetchable(book.ledger, 1, now=book.now, busy=(2, 3))] == [4]
+    assert [f.sample_id for f in news.fetchable(book.ledger, 9, now=book.now, busy=(2, 3))[0]] == [4, 5]
+    assert [f.sample_id for f in news.fetchable(book.ledger, 1, now=book.now, busy=(2, 3))[0]] == [4]
     assert news.next_fetch_at(book.ledger) == book.now + 10
-    again = news.fetchable(book.ledger, 9, now=book.now + 10)
+    again, _ = news.fetchable(book.ledger, 9, now=book.now + 10)
     assert (again[0].sample_id, again[0].tries) == (1, 1)
 
 

@@ -14,7 +14,7 @@ from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import news, reads, results, runs, sends
 from oxenbatch.ledger.book import Ledger
-from oxenbatch.plan import Facts
+from oxenbatch.plan import Facts, Kind
 from oxenbatch.wire import Outcome
 
 if TYPE_CHECKING:
@@ -269,8 +269,8 @@ class Plans:
 
 
 HOT: dict[str, Callable[[Ledger], object]] = {
-    "due": lambda ledger: sends.due(ledger, {MODEL: 8, "other": 8}, 1e12),
-    "models_due": sends.models_due,
+    "due": lambda ledger: sends.due(ledger, [[Kind(MODEL, 0), Kind("other", 0)]], {MODEL: 8, "other": 8}, 1e12),
+    "kinds_due": sends.kinds_due,
     "next_due_at": sends.next_due_at,
     "active_by_model": sends.active_by_model,
     "unknown": sends.unknown,
@@ -404,7 +404,7 @@ def test_news_and_outcomes_do_not_feel_what_is_finished(vast: Book) -> None:
     try:
         vast.record(vast.send(), Outcome.ACCEPTED, queued := new_id())
         vast.hear(queued, "succeeded", cost=Decimal("0.01"))
-        fetch = next(one for one in news.fetchable(vast.ledger, 99, now=1e12) if one.generation_id == queued)
+        fetch = next(one for one in news.fetchable(vast.ledger, 99, now=1e12)[0] if one.generation_id == queued)
         vast.keep(fetch)
         intent = vast.send()
         vast.record(intent, Outcome.UNKNOWN)

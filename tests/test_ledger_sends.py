@@ -16,7 +16,7 @@ from ledgers import MODEL, NANOS, NOW, PRICE, Book, check_all, new_id, numbered_
 from oxenbatch.jobs import PER_POST, IllegalMove, JobState
 from oxenbatch.ledger import decisions, news, reads, runs, sends
 from oxenbatch.ledger.sends import Caps
-from oxenbatch.plan import Stop
+from oxenbatch.plan import Kind, Stop
 from oxenbatch.wire import Outcome
 
 if TYPE_CHECKING:
@@ -41,10 +41,35 @@ def test_samples_are_due_in_the_manifests_order_as_far_as_each_model_has_room(tm
     book = Book(tmp_path / "two.db")
     book.stage(*(row(str(n), number=n, model=f"model-{n % 2}") for n in range(1, 9)))
 
-    assert sends.models_due(book.ledger) == ["model-0", "model-1"]
-    due = sends.due(book.ledger, {"model-0": 1, "model-1": 3, "model-9": 5}, book.now)
+    kinds = sends.kinds_due(book.ledger)
+    assert kinds == [Kind("model-0", 0), Kind("model-1", 0)]
+    due = sends.due(book.ledger, [kinds], {"model-0": 1, "model-1": 3, "model-9": 5}, book.now)
     assert [one.sample_id for one in due] == [1, 2, 3, 5]
     book.close()
+
+
+def test_a_rank_goes_before_the_next_and_within_one_the_manifests_order_holds(tmp_path: Path) -> None:
+    book = Book(tmp_path / "lengths.db")
+    lengths = [5, 10, 5, 10, 8]
+    book.stage(*(row(str(n), number=n, parameters={"duration": length}) for n, length in enumerate(lengths, 1)))
+    five, eight, ten = sends.kinds_due(book.ledger)
+
+    assert [kind.length_s for kind in (five, eight, ten)] == [5, 8, 10]
+    longest_first = sends.due(book.ledger, [[ten], [eight, five]], {MODEL: 9}, book.now)
+    assert [one.sample_id for one in longest_first] == [2, 4, 1, 3, 5]
+    in_order = sends.due(book.ledger, [[ten, five, eight]], {MODEL: 4}, book.now)
+    assert [one.sample_id for one in in_order] == [1, 2, 3, 4]
+    book.close()
+
+
+def test_what_the_hub_took_of_late_is_known_by_model_and_length(book: Book) -> None:
+    (generation_id,) = book.accept()
+    assert sends.paces(book.ledger) == {}
+    book.now += 40.0
+    book.hear(generation_id, "succeeded")
+
+    ((kind, seconds),) = sends.paces(book.ledger).items()
+    assert (kind, seconds) == (Kind(MODEL, 0), pytest.approx(40.0, abs=2.0))
 
 
 def test_a_sample_that_waits_for_another_attempt_is_due_when_its_time_has_come(book: Book) -> None:
@@ -528,7 +553,7 @@ class Money(RuleBasedStateMachine):
             decisions.cancel_unsent(self.book.ledger, [int(sample)], at=self.book.tick())
 
     def _a_fetch(self, data: st.DataObject) -> Fetch | None:
-        found = news.fetchable(self.book.ledger, 100, now=self.book.now + 1e9)
+        found, _ = news.fetchable(self.book.ledger, 100, now=self.book.now + 1e9)
         return data.draw(st.sampled_from(found)) if found else None
 
     @rule(data=st.data())

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ledgers import MODEL, NANOS, Book, check_all, new_id, row
 
 from oxenbatch.errors import ManifestError, Problem
-from oxenbatch.jobs import JobState, Row, auto_seed, request_hash
-from oxenbatch.ledger import decisions, results, sends, staging
+from oxenbatch.jobs import JobState, Row, auto_seed, hash_of_text, request_hash
+from oxenbatch.ledger import bulk, decisions, results, sends, staging
 from oxenbatch.names import collision_key
 from oxenbatch.wire import Outcome
 
@@ -449,7 +449,7 @@ def test_the_same_rows_get_the_same_names_in_another_ledger(tmp_path: Path, book
 def test_results_beyond_ten_thousand_lie_in_sub_folders_and_are_distinct_all_over(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "ROOT_RESULTS", 10)
+    monkeypatch.setattr(bulk, "ROOT_RESULTS", 10)
     book.stage(*(row(str(n), id=f"r{n}", number=n + 1) for n in range(25)))
     book.stage(row("other", id="R3"), row("another", id="R24", number=2))
     names = [name for (name,) in book.all("select name from samples order by id")]
@@ -461,7 +461,7 @@ def test_results_beyond_ten_thousand_lie_in_sub_folders_and_are_distinct_all_ove
 
 @pytest.mark.slow
 def test_the_ten_thousandth_result_is_the_last_in_the_folder_itself(book: Book) -> None:
-    assert staging.ROOT_RESULTS == 10_000
+    assert bulk.ROOT_RESULTS == 10_000
     book.stage(*(row(str(n), number=n) for n in range(1, 10_003)))
     inside = book.all("select min(id), max(id) from samples where instr(name, '/') = 0")
     beyond = book.all("select id from samples where name glob '0001/*'")
@@ -502,11 +502,11 @@ def test_a_row_costs_a_few_statements_however_many_rows_there_are(book: Book) ->
 def test_the_hash_of_a_request_is_reckoned_once_a_row(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def counting(model: str, parameters: dict[str, object]) -> str:
+    def counting(model: str, parameters: str) -> str:
         asked.append(model)
-        return request_hash(model, parameters)
+        return hash_of_text(model, parameters)
 
-    monkeypatch.setattr(staging, "request_hash", counting)
+    monkeypatch.setattr(bulk, "hash_of_text", counting)
     book.stage(row(samples=50))
 
     assert len(asked) == 1

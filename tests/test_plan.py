@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oxenbatch import plan
 from oxenbatch.jobs import PER_POST
 from oxenbatch.plan import (
     BREAK_FIRST_S,
@@ -19,6 +20,7 @@ from oxenbatch.plan import (
     Breaker,
     Due,
     Facts,
+    Kind,
     Lane,
     Limits,
     Stop,
@@ -387,3 +389,28 @@ def test_a_stop_has_the_contracts_exit_code(stop: Stop, code: int) -> None:
 
 def test_no_stop_is_another_under_a_second_name() -> None:
     assert len(list(Stop)) == len(Stop.__members__)
+
+
+# -- the longest first ------------------------------------------------------------------------------------------------
+
+
+def test_what_takes_longest_goes_first_and_equals_keep_their_order() -> None:
+    short, long = Kind("film", 5), Kind("film", 10)
+
+    assert plan.ranked([short, long], {}, {"film"}) == [[long], [short]]
+    assert plan.ranked([short, long], {short: 60.0, long: 66.0}, {"film"}) == [[long, short]]
+
+
+def test_what_the_hub_took_of_late_is_believed_before_what_was_asked_for() -> None:
+    slow, quick = Kind("slow", 5), Kind("quick", 10)
+
+    assert plan.ranked([quick, slow], {slow: 300.0, quick: 40.0}, {"slow", "quick"}) == [[slow], [quick]]
+
+
+def test_a_length_that_was_never_made_is_reckoned_from_others_of_its_model() -> None:
+    paces = {Kind("film", 5): 60.0, Kind("other", 10): 1.0}
+
+    assert plan.expected_s(Kind("film", 10), paces, video=True) == pytest.approx(120.0)
+    assert plan.expected_s(Kind("film", 0), paces, video=True) == pytest.approx(60.0)
+    assert plan.expected_s(Kind("new", 10), paces, video=True) > plan.expected_s(Kind("new", 5), paces, video=True)
+    assert plan.expected_s(Kind("new", 0), paces, video=True) > plan.expected_s(Kind("new", 0), paces, video=False)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from world import VIDEO, World, rows, scratch
@@ -19,7 +19,7 @@ from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.plan import Limits
 from oxenbatch.reserve import NAME as RESERVE
 from oxenbatch.reserve import Reserve
-from oxenbatch.runner import Bell
+from oxenbatch.runner.bell import Bell, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def test_an_outage_uses_up_no_try_at_a_file(folder: Path) -> None:
 def test_a_ring_between_the_look_and_the_wait_is_not_lost() -> None:
     async def story() -> None:
         bell = Bell()
-        mark = bell.mark
+        mark = bell.mark(Tone.LOOK)
         bell.ring()
         async with asyncio.timeout(1.0):
             await bell.wait(mark)
@@ -101,7 +101,7 @@ def test_a_ring_wakes_everyone_who_waits_and_nobody_twice() -> None:
         woken: list[int] = []
 
         async def wait(number: int) -> None:
-            await bell.wait(bell.mark)
+            await bell.wait(bell.mark(Tone.LOOK))
             woken.append(number)
 
         waiting = [asyncio.create_task(wait(number)) for number in range(3)]
@@ -117,8 +117,8 @@ def test_a_ring_wakes_everyone_who_waits_and_nobody_twice() -> None:
 def test_a_wait_ends_by_itself_after_its_time_and_leaves_nothing_behind() -> None:
     async def story() -> int:
         bell = Bell()
-        await bell.wait(bell.mark, 0.0)
-        waiting = asyncio.create_task(bell.wait(bell.mark))
+        await bell.wait(bell.mark(Tone.LOOK), 0.0)
+        waiting = asyncio.create_task(bell.wait(bell.mark(Tone.LOOK)))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -135,6 +135,11 @@ def _calls(world: World, kind: str) -> int:
     return world.hub.calls[kind]
 
 
+def _looks(world: World) -> int:
+    """Lists and pages of the history, which tell of everything at once."""
+    return _calls(world, "GET /ai/queue") + _calls(world, "GET /ai/generations")
+
+
 def test_while_events_bring_every_end_the_list_is_asked_seldom(folder: Path) -> None:
     with scratch() as other:
         heard, deaf = World(folder, rows(40)), World(other, rows(40), faults=[{"do": "silent_events"}])
@@ -142,8 +147,56 @@ def test_while_events_bring_every_end_the_list_is_asked_seldom(folder: Path) -> 
             world.run()
             world.assert_whole()
 
-    assert _calls(heard, "GET /ai/queue") * 3 < _calls(deaf, "GET /ai/queue")
+    assert _looks(heard) * 3 < _looks(deaf)
     assert _calls(heard, "GET /ai/queue/ID") == 0
+
+
+ROWS_COUNTED = 60
+
+
+def _counted(folder: Path, **more: Any) -> World:
+    """A run of many rows, all of which come well."""
+    world = World(folder, rows(ROWS_COUNTED), limits=Limits(concurrency=16), **more)
+    world.run()
+    world.assert_whole()
+    return world
+
+
+def _hub_calls(world: World) -> int:
+    return sum(count for kind, count in world.hub.calls.items() if "files" not in kind)
+
+
+def test_while_events_tell_all_a_generation_costs_one_call_and_the_batch_ten(folder: Path) -> None:
+    world = _counted(folder)
+
+    assert _calls(world, "POST /ai/queue") == ROWS_COUNTED
+    assert _hub_calls(world) <= ROWS_COUNTED + 10
+
+
+def test_without_events_pages_of_the_history_tell_and_no_id_is_asked_for_by_itself(folder: Path) -> None:
+    world = _counted(folder, faults=[{"do": "silent_events"}])
+
+    assert _calls(world, "GET /ai/queue/ID") <= 6  # the last few, which are no page's worth
+    assert _hub_calls(world) < 1.6 * ROWS_COUNTED  # the stand-in's images take ten looks each
+
+
+def test_the_ledger_is_asked_a_handful_of_times_for_each_row(folder: Path) -> None:
+    world = _counted(folder)
+    each = {name: count / ROWS_COUNTED for name, count in world.asked.items()}
+
+    assert each["_record"] == each["keep"] == 1
+    assert max(each["hear"], each["_authorise"], each["fetchable"]) <= 3, each
+    assert sum(each.values()) <= 13, each
+
+
+def test_an_end_that_overtakes_its_posts_answer_costs_no_call(folder: Path) -> None:
+    late = [{"do": "slow_answer", "on": "POST /ai/queue", "seconds": 20.0}]
+    world = World(folder, rows(4), faults=[*late, {"do": "slow_work", "factor": 0.01}])
+    world.run()
+
+    world.assert_whole()
+    assert _calls(world, "GET /ai/queue/ID") == 0
+    assert _calls(world, "GET /ai/queue") <= 3
 
 
 def test_events_that_never_come_make_a_run_slower_and_not_wrong(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import oxenbatch
 from oxenbatch.cli import COMMANDS, cli
 from oxenbatch.cli import options as options_module
+from oxenbatch.cli.summaries import SUMMARIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,19 @@ def _says(node: ast.AST) -> object:
     if isinstance(node, ast.Call):
         return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
     return getattr(node, "value", None)
+
+
+def test_the_help_has_each_commands_own_line_and_imports_none_of_them() -> None:
+    context = click.Context(cli)
+    lines = {name: cli.get_command(context, name).get_short_help_str(110) for name in COMMANDS}  # type: ignore[union-attr]
+    assert lines == SUMMARIES, "renew oxenbatch/cli/summaries.py"
+
+    shown = (
+        "import sys; from oxenbatch.cli import cli; cli.main(['--help'], standalone_mode=False); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", shown], check=True, capture_output=True, text=True)
+    assert "asyncio" not in done.stdout.split()
+    assert not {place.partition(":")[0] for place in COMMANDS.values()} & set(done.stdout.split())
 
 
 def test_only_authorise_makes_an_intent() -> None:

@@ -17,6 +17,7 @@ import click
 
 from oxenbatch import __version__
 from oxenbatch.cli.options import MANIFESTS
+from oxenbatch.cli.summaries import SUMMARIES
 from oxenbatch.errors import ManifestError, OxenbatchError, did_you_mean, printable
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """In the order of a user's day."""
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands and a line about each, of which only those are imported that have no line in `SUMMARIES`."""
+        lines: list[tuple[str, str]] = []
+        for name in self.list_commands(ctx):
+            if name not in SUMMARIES and (command := self.get_command(ctx, name)):
+                lines.append((name, command.get_short_help_str(110)))
+            elif name in SUMMARIES:
+                lines.append((name, SUMMARIES[name]))
+        with formatter.section("Commands"):
+            formatter.write_dl(lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The command, imported now."""

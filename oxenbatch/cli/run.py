@@ -82,6 +82,7 @@ GOES_ON: Final = frozenset({0, 3, 4, 75})
 @option("--yes", is_flag=True, help="Do not ask.")
 @option("--offline", is_flag=True, help="Record and check the rows with what is kept; ask nothing of the hub.")
 @option("--locked", is_flag=True, help="Exit with 65 where schemas or prices are not as in MANIFEST.lock.")
+@option("--in-order", is_flag=True, help="Send in the manifest's order. [what takes longest first]")
 @option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
 @option("--sandbox", is_flag=True, help="Use a stand-in hub on this machine: no key, no cost, real files.")
 @option("--hub", also_envvar=["OXEN_BASE_URL"], default="https://hub.oxen.ai", show_default=True,
@@ -359,6 +360,7 @@ class RunCommand:
             wait=not o["no_wait"],
             fail_fast=o["fail_fast"],
             on_unknown=o["on_unknown"],
+            in_order=o["in_order"],
             canary="unknown" if o["canary"] is None else "all" if o["canary"] else "none",
         )
         if o["timeout"] is not None:

@@ -74,6 +74,17 @@ def stand_in(journal: Path) -> Iterator[Sandbox]:
                     path.rmdir()
 
 
+def _life(_ctx: click.Context, _param: click.Parameter, said: str | None) -> str | None:
+    from oxenbatch.sandbox.lives import Life  # noqa: PLC0415 - not for --help
+
+    try:
+        if said is not None:
+            Life.parse(said)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return said
+
+
 @click.command(short_help="Serve a stand-in hub on this machine until stopped.")
 @option("--port", type=click.IntRange(0, 65535), default=0, help="The port to listen on. [any free one]")
 @option("--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
@@ -81,6 +92,9 @@ def stand_in(journal: Path) -> Iterator[Sandbox]:
 @option(
     "--faults", type=click.Path(exists=True, dir_okay=False), help="A JSON file of faults; read again when it changes."
 )
+@option("--life", metavar="SECONDS", callback=_life,
+        help="Of a generation: 2, 2~0.5 (lognormal about it), 12x (its duration). [as the real ones]")  # fmt: skip
+@option("--file-bytes", type=click.IntRange(0), help="Fill results up to so many bytes.")
 @option("--journal", type=click.Path(dir_okay=False), help="Remember generations in this file over restarts.")
 def sandbox(**options: Any) -> None:
     """Serve a stand-in hub on loopback: every call of the real one, real files, no cost.
@@ -94,6 +108,6 @@ def sandbox(**options: Any) -> None:
     from oxenbatch.sandbox.__main__ import main  # noqa: PLC0415
 
     try:
-        main([f"--{name}={value}" for name, value in options.items() if value is not None])
+        main([f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None])
     except SandboxUnavailable as error:
         raise MachineError(str(error)) from error

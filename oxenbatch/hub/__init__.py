@@ -6,6 +6,15 @@ leaks pool slots when a request is cancelled while it connects, so nobody puts a
 their own timeouts are the only ones, and `bodies.head_in_time`, which runs only when the connection stands.
 """
 
+import sys
+
+if "httpx" not in sys.modules:
+    # httpx brings a command line of its own along, with rich and pygments: a third of the time until the first send.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # "not there", to the import that asks for it
+    import httpx  # noqa: F401 - now, while that is so
+
+    del sys.modules["httpx._main"]
+
 from oxenbatch.hub.client import ACCOUNT_PAGE, DEFAULT_HUB, Hub, check_key
 from oxenbatch.hub.files import FileAnswer
 from oxenbatch.hub.trouble import AddressExpired, FileTrouble, HubTrouble, NotFound, TooLargeToStore

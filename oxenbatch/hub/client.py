@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
 import math
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx
-import tenacity
 
 from oxenbatch import __version__
 from oxenbatch.addresses import is_loopback, origin_of
 from oxenbatch.clock import Clock, HubClock, SystemClock
 from oxenbatch.errors import ConfigProblem
-from oxenbatch.hub.again import is_passing, wait_as_told
+from oxenbatch.hub.again import TRIES, asked_again
 from oxenbatch.hub.bodies import Bounded, TooLarge, Unreadable, content, head_in_time
+from oxenbatch.hub.connections import Connections, Proxied, Way
 from oxenbatch.hub.files import FileAnswer, Files
 from oxenbatch.hub.store import Store
 from oxenbatch.hub.trouble import HubTrouble, NotFound, TooMuch, why
@@ -51,7 +51,7 @@ DEFAULT_HUB: Final = "https://hub.oxen.ai"
 CONNECT_S: Final = 10.0
 GET_S: Final = 30.0
 SILENCE_S: Final = 45.0  # three times a missed keep-alive of 15 s: the event stream is dead
-GET_TRIES: Final = 3
+GET_TRIES: Final = TRIES
 ACCOUNT_PAGE: Final = 1000  # rows a page: the hub's own maximum
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it prints addresses with their signatures
@@ -107,39 +107,41 @@ class Hub:
         self._transport = transport
         self._on_loopback = is_loopback(self.origin)
         self._tls: ssl.SSLContext | None = None
-        self._api = self._client(OPEN_POSTS + 4, keyed=True)
-        self._keyless = self._client(DOWNLOADS, keyed=False)
+        self._api = self._way(OPEN_POSTS + 4, keyed=True)
+        self._keyless = self._way(DOWNLOADS, keyed=False)
         self._files = Files(self._keyless, self.origin, self._key, looks_up=transport is None)
-        self._events = self._client(1, keyed=True)
-        self._storing = self._client(STORES, keyed=True)
+        self._events = self._way(1, keyed=True)
+        self._storing = self._way(STORES, keyed=True)
         self.store = Store(self._storing, self.origin, inputs, self._understood, self._out_of_reach)
 
     def __repr__(self) -> str:
         return f"<Hub {self.origin}>"
 
-    def _client(self, connections: int, *, keyed: bool) -> httpx.AsyncClient:
-        """A client of its own for each kind of traffic: httpx looks through the whole pool for every request."""
-        if self._tls is None:
-            self._tls = httpx.create_ssl_context()
+    def _way(self, connections: int, *, keyed: bool) -> Way:
+        """A way of its own for each kind of traffic: a slow download keeps no POST waiting."""
         headers = {"User-Agent": f"oxenbatch/{__version__}", "Accept-Encoding": "gzip"}
         if keyed and self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        return httpx.AsyncClient(
-            headers=headers,
-            verify=self._tls,
-            transport=self._transport,
-            trust_env=not self._on_loopback,  # a proxy from the environment, but never between us and ourselves
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx.Timeout(GET_S, connect=CONNECT_S, pool=None),
-        )
+        transport = self._transport
+        if transport is None:
+            # A proxy from the environment, but never between us and ourselves.
+            kind = Proxied if getproxies() and not self._on_loopback else Connections
+            transport = kind(connections, self._trusted)
+        return Way(transport, headers, httpx.Timeout(GET_S, connect=CONNECT_S, pool=None))
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Whose certificates are believed; made once, and where it is needed: it takes 40 ms."""
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (self._api, self._keyless, self._events, self._storing):
-            await client.aclose()
+        for way in (self._api, self._keyless, self._events, self._storing):
+            await way.aclose()
 
     # -- the one call that costs money ----------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class Hub:
         try:
             async with (
                 head_in_time() as extensions,
-                self._api.stream(
+                self._api.open(
                     "POST",
                     f"{self.origin}/api/ai/queue",
                     content=sent,
@@ -176,8 +178,8 @@ class Hub:
         return answer
 
     async def _renew_api_client(self) -> None:
-        # httpx 0.28 never gives back the slot of a request that was cancelled while it connected.
-        old, self._api = self._api, self._client(OPEN_POSTS + 4, keyed=True)
+        # httpx 0.28 (behind a proxy) never gives back the slot of a request that was cancelled while it connected.
+        old, self._api = self._api, self._way(OPEN_POSTS + 4, keyed=True)
         await old.aclose()
 
     # -- calls that only read -------------------------------------------------------------------------------------
@@ -275,20 +277,13 @@ class Hub:
 
     async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, after up to three tries; `HubTrouble` in all its kinds where there is none."""
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(is_passing),
-            wait=wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
-            stop=tenacity.stop_after_attempt(GET_TRIES),
-            sleep=asyncio.sleep,
-            reraise=True,
-        )
-        return await retrying(self._call_once, method, path, query)
+        return await asked_again(lambda: self._call_once(method, path, query), GET_TRIES)
 
     async def _call_once(self, method: str, path: str, query: Mapping[str, str] | None) -> Any:
         try:
             async with (
                 head_in_time() as extensions,
-                self._api.stream(method, f"{self.origin}/api{path}", params=query, extensions=extensions) as response,
+                self._api.open(method, f"{self.origin}/api{path}", params=query, extensions=extensions) as response,
             ):
                 moment = self.clock.monotonic()  # `Date` was true when the headers came, not after a long list
                 told = await content(response, self.clock.monotonic)
@@ -345,7 +340,7 @@ class Hub:
         try:
             async with (
                 head_in_time() as extensions,
-                self._events.stream(
+                self._events.open(
                     "GET",
                     f"{self.origin}/api/events",
                     headers={"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"},

@@ -5,23 +5,21 @@ So storing one twice changes nothing, and it is tried again like a call that onl
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import httpx
-import tenacity
 
 from oxenbatch.addresses import without_default_port
-from oxenbatch.hub.again import is_passing, wait_as_told
+from oxenbatch.hub.again import asked_again
 from oxenbatch.hub.trouble import HubTrouble, TooLargeToStore, why
 from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from oxenbatch.hub.connections import Way
     from oxenbatch.wire import InputPlace
 
-TRIES: Final = 3
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 120.0  # a repository's commit of a large file takes its time
 ANSWER_MAX: Final = 1 << 20  # bytes; a commit's description has some hundreds
@@ -29,17 +27,17 @@ PASSING: Final = frozenset({409, 423, 425})  # another commit was faster
 
 
 class Store:
-    """The folder at the hub where input files are kept; `client` carries the key, and goes to the hub alone."""
+    """The folder at the hub where input files are kept; `way` carries the key, and goes to the hub alone."""
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        way: Way,
         origin: str,
         place: InputPlace | None,
         understood: Callable[[httpx.Response, bytes, str], Any],
         out_of_reach: Callable[[], None],
     ) -> None:
-        self._client = client
+        self._way = way
         self._origin = origin
         self.place = place
         """None where the manifest does not say."""
@@ -64,21 +62,14 @@ class Store:
             file.seek(0)
             timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None)
             parts = {"file": (name, file, media_type)}
-            response, content = await self._ask("PUT", path, data=form, files=parts, timeout=timeout)
+            response, content = await self._ask("PUT", path, form={"data": form, "files": parts}, timeout=timeout)
             if response.status_code == 413:
                 raise TooLargeToStore(f"PUT {path}: HTTP 413")
             if response.status_code in PASSING:
                 raise HubTrouble(f"PUT {path}: HTTP {response.status_code}", cause=Cause.HUB)
             self._understood(response, content, f"PUT {path}")
 
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(is_passing),
-            wait=wait_as_told(tenacity.wait_random_exponential(multiplier=0.5, max=5)),
-            stop=tenacity.stop_after_attempt(TRIES),
-            sleep=asyncio.sleep,
-            reraise=True,
-        )
-        await retrying(once)
+        await asked_again(once)
 
     def _path(self, name: str) -> str:
         if self.place is None:
@@ -89,7 +80,7 @@ class Store:
         """The answer and its first bytes: no answer about a file needs more."""
         content = b""
         try:
-            async with self._client.stream(method, f"{self._origin}/api{path}", **options) as response:
+            async with self._way.open(method, f"{self._origin}/api{path}", **options) as response:
                 async for part in response.aiter_bytes():
                     content += part
                     if len(content) > ANSWER_MAX:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from oxenbatch.errors import ConfigProblem, MachineError, printable
 from oxenbatch.jobs import Event, JobState, after
-from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, migrate, normal, schema_of
+from oxenbatch.ledger.schema import APPLICATION_ID, NANOS, VERSION, create, migrate, normal, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,7 +174,7 @@ class Ledger:
         with self.immediate():
             if self._pragma("user_version") != version:
                 return  # another process was faster
-            migrate(self.conn)
+            (migrate if version else create)(self.conn)
             self.conn.execute(f"pragma application_id = {APPLICATION_ID}")
             self.conn.execute(f"pragma user_version = {VERSION}")
 

@@ -63,7 +63,7 @@ class ThreadClerk:
             ledger = Ledger.open(self._path)
         except Exception as error:  # noqa: BLE001 - the askers get it: nobody may wait for a thread that is gone
             while item := self._waiting.get():
-                _answer(item[1], error, failed=True)
+                _tell([(item[1], error, True)])
             return
         with ledger:
             more = True
@@ -87,8 +87,7 @@ class ThreadClerk:
             if self._reserve and self._reserve.give_up():
                 with contextlib.suppress(sqlite3.Error):
                     answers = self._commit(ledger, batch)
-        for future, answer, failed in answers:
-            _answer(future, answer, failed=failed)
+        _tell(answers)
 
     def _commit(self, ledger: Ledger, batch: list[Item]) -> list[tuple[asyncio.Future[Any], Any, bool]]:
         """Each request's answer, once all that they wrote is durable; `sqlite3.Error` where nothing of it is."""
@@ -96,7 +95,7 @@ class ThreadClerk:
         with ledger.immediate():
             for request, future in batch:
                 try:
-                    with ledger.immediate():
+                    with ledger.immediate():  # who fails fails alone, and leaves nothing
                         answers.append((future, request(ledger), False))
                 except sqlite3.OperationalError:
                     raise  # the disk, not the request: nobody's work is durable
@@ -105,13 +104,16 @@ class ThreadClerk:
         return answers
 
 
-def _answer(future: asyncio.Future[Any], answer: Any, *, failed: bool) -> None:
+def _tell(answers: list[tuple[asyncio.Future[Any], Any, bool]]) -> None:
+    """Everyone has the answer; the loop is woken once for all of them."""
+
     def tell() -> None:
-        if not future.done():
-            future.set_exception(answer) if failed else future.set_result(answer)
+        for future, answer, failed in answers:
+            if not future.done():
+                future.set_exception(answer) if failed else future.set_result(answer)
 
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        future.get_loop().call_soon_threadsafe(tell)
+        answers[0][0].get_loop().call_soon_threadsafe(tell)
 
 
 class InlineClerk:

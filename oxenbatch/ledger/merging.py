@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.ledger import reads
-from oxenbatch.ledger.staging import CACHE_KIB, ROOT_RESULTS, marks
+from oxenbatch.ledger.bulk import ROOT_RESULTS
+from oxenbatch.ledger.staging import CACHE_KIB, marks
 from oxenbatch.names import collision_key
 
 if TYPE_CHECKING:

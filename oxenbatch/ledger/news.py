@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LIVE: Final = ("queued", "processing")
+EARLY_MOST: Final = 1000  # other programs' ends are among them; an answer is milliseconds behind its event
 RETRY_MAX_S: Final = 300.0
 RETRY_AFTER_FAILURE_S: Final = 5.0  # doubled with each attempt: a model that is briefly overloaded gets a breath
 
@@ -36,6 +37,8 @@ class End:
     model: str
     trouble: str | None = None
     """The words of a failure that is not the row's; None where it was made, or the row is to blame."""
+    took_s: float = 0.0
+    """How long it was at the hub, as far as we heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,15 @@ class Told:
     """Samples that failed for good by this news."""
     cause: Cause | None = None
     """The account's trouble that a failed generation spoke of."""
+    strangers: tuple[Generation, ...] = ()
+    """News of generations that are not ours."""
 
 
 def apply(ledger: Ledger, generations: Iterable[Generation], *, at: float) -> Told:
     """Every generation of ours is where the hub says it is; those that are not ours are ignored."""
     moved = failed = 0
     ends: list[End] = []
+    strangers: list[Generation] = []
     cause: Cause | None = None
     with ledger.immediate():
         for news in generations:
@@ -63,6 +69,7 @@ def apply(ledger: Ledger, generations: Iterable[Generation], *, at: float) -> To
                 (news.generation_id,),
             ).fetchone()
             if row is None:
+                strangers.append(news)
                 continue
             if news.status not in LIVE:
                 charge(ledger, row, news.cost)  # what is said before the end (0, say) is not the charge yet
@@ -82,8 +89,32 @@ def apply(ledger: Ledger, generations: Iterable[Generation], *, at: float) -> To
             failed += event is Event.SEEN_FAILED
             if news.status not in LIVE:
                 in_passing = news.status == "failed" and not trouble and not fails_again(news.error)
-                ends.append(End(row["model"], (news.error or "no reason given") if in_passing else None))
-    return Told(moved, tuple(ends), failed, cause)
+                words = (news.error or "no reason given") if in_passing else None
+                ends.append(End(row["model"], words, (news.completed_at or at) - row["accepted_at"]))
+    return Told(moved, tuple(ends), failed, cause, tuple(strangers))
+
+
+class Early:
+    """Ends that were announced before they were ours: an event may overtake the answer to its POST.
+
+    Used by the clerk alone, so that hearing and recording stand in one order.
+    """
+
+    def __init__(self) -> None:
+        self._heard: dict[str, Generation] = {}
+
+    def hear(self, ledger: Ledger, generations: Iterable[Generation], *, at: float) -> Told:
+        """`apply`, and what is not ours is remembered for a while: it may be of a POST that is being answered."""
+        told = apply(ledger, generations, at=at)
+        for stranger in told.strangers:
+            self._heard[stranger.generation_id] = stranger
+        while len(self._heard) > EARLY_MOST:
+            del self._heard[next(iter(self._heard))]
+        return told
+
+    def catch_up(self, ledger: Ledger, ids: Iterable[str], *, at: float) -> Told:
+        """Of these generations, which have just become ours, what was heard before counts now."""
+        return apply(ledger, [self._heard.pop(i) for i in ids if i in self._heard], at=at)
 
 
 def _reappear(ledger: Ledger, row: sqlite3.Row, *, at: float) -> None:
@@ -229,15 +260,17 @@ class Fetch:
     tries: int
 
 
-def fetchable(ledger: Ledger, limit: int, *, now: float, busy: Sequence[int] = ()) -> list[Fetch]:
-    """The next files to be had, oldest first, without those that are being fetched already."""
+def fetchable(ledger: Ledger, limit: int, *, now: float, busy: Sequence[int] = ()) -> tuple[list[Fetch], float | None]:
+    """The next files to be had, oldest first, without those that are being fetched already; where there are fewer
+    than `limit`, when the first that waits for another try is due."""
     rows = ledger.conn.execute(
         "select s.id, s.generation_id, g.result_url, s.name, g.fetch_tries from samples s"
         " join generations g on g.generation_id = s.generation_id"
         " where s.state = 'succeeded' and (s.not_before is null or s.not_before <= ?) order by s.id limit ?",
         (now, limit + len(busy)),
     ).fetchall()
-    return [Fetch(*row) for row in rows if row["id"] not in busy][:limit]
+    found = [Fetch(*row) for row in rows if row["id"] not in busy][:limit]
+    return found, next_fetch_at(ledger, now) if len(found) < limit else None
 
 
 def next_fetch_at(ledger: Ledger, after: float = 0.0) -> float | None:

@@ -18,7 +18,7 @@ from oxenbatch.jobs import ACTIVE, Event, Intent, sealed
 from oxenbatch.ledger import inputs
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.parts import superseded_by
-from oxenbatch.plan import Due, Stop
+from oxenbatch.plan import Due, Kind, Stop
 from oxenbatch.reconcile import Elsewhere, Open, Rival
 from oxenbatch.wire import Answer, Outcome, Target
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
+RECENTLY: Final = 200  # generations: what a model took last month says little, and it is asked while the hub waits
 _ACTIVE: Final = ", ".join(f"'{state}'" for state in ACTIVE)
 
 
@@ -60,16 +61,29 @@ def active_by_model(ledger: Ledger) -> dict[str, int]:
     return {model: count for model, count in rows}  # noqa: C416 - a Row is no pair to mypy
 
 
-def models_due(ledger: Ledger) -> list[str]:
-    """The models that wanted, unsent samples ask for, found by skipping through the index."""
-    models: list[str] = []
-    last = ""
+def kinds_due(ledger: Ledger) -> list[Kind]:
+    """The models and lengths that wanted, unsent samples ask for, found by skipping through the index."""
+    kinds: list[Kind] = []
+    last: tuple[str, int] = ("", 0)
     while row := ledger.conn.execute(
-        "select model from samples where state = 'pending' and wanted = 1 and model > ? order by model limit 1", (last,)
+        "select model, length_s from samples where state = 'pending' and wanted = 1 and (model, length_s) > (?, ?)"
+        " order by model, length_s limit 1",
+        last,
     ).fetchone():
-        last = row[0]
-        models.append(last)
-    return models
+        last = (row[0], row[1])
+        kinds.append(Kind(*last))
+    return kinds
+
+
+def paces(ledger: Ledger) -> dict[Kind, float]:
+    """How long the hub took of late, in seconds, for each kind of sample: the mean of the last made."""
+    rows = ledger.conn.execute(
+        "select s.model, s.length_s, avg(g.completed_at - g.accepted_at) from"
+        " (select * from generations order by rowid desc limit ?) g join samples s on s.id = g.sample_id"
+        " where g.state in ('succeeded', 'downloaded') and g.completed_at > g.accepted_at group by 1, 2",
+        (RECENTLY,),
+    )
+    return {Kind(model, length): mean for model, length, mean in rows}
 
 
 def canary_of(ledger: Ledger, model: str) -> bool | None:
@@ -85,25 +99,38 @@ def canary_of(ledger: Ledger, model: str) -> bool | None:
     return False if failed else None
 
 
-def due(ledger: Ledger, room: Mapping[str, int], now: float) -> list[Due]:
-    """Samples to send next, in the manifest's order, at most `room[model]` of each model.
+def due(ledger: Ledger, ranks: Iterable[Iterable[Kind]], room: Mapping[str, int], now: float) -> list[Due]:
+    """Samples to send next, at most `room[model]` of each model: rank by rank, in the manifest's order within one.
 
     While a request has a send whose outcome is not known, nothing with the same request is due: equal requests
     could not be told apart.
     """
-    found: list[sqlite3.Row] = []
-    for model, limit in room.items():
-        found += ledger.conn.execute(
-            "select id, job_id, model, request_hash, estimate_nanos from samples"
-            " where state = 'pending' and wanted = 1 and model = ? and (not_before is null or not_before <= ?)"
-            # The state is asked for as the partial index has it, since SQLite does not infer one list from another.
-            " and not exists (select 1 from submissions b where b.request_hash = samples.request_hash"
-            "                 and b.state in ('intent', 'unknown', 'held') and b.state <> 'intent')"
-            " order by id limit ?",
-            (model, now, limit),
-        ).fetchall()
-    found.sort(key=lambda row: int(row["id"]))
-    return [Due(*row) for row in found]
+    chosen: list[Due] = []
+    left = dict(room)
+    for kinds in ranks:
+        found: list[sqlite3.Row] = []
+        for kind in kinds:
+            if left.get(kind.model, 0) > 0:
+                found += _due_of(ledger, kind, left[kind.model], now)
+        found.sort(key=lambda row: int(row["id"]))
+        for row in found:
+            if left[row["model"]] > 0:
+                left[row["model"]] -= 1
+                chosen.append(Due(*row))
+    return chosen
+
+
+def _due_of(ledger: Ledger, kind: Kind, limit: int, now: float) -> list[sqlite3.Row]:
+    return ledger.conn.execute(
+        "select id, job_id, model, request_hash, estimate_nanos from samples"
+        " where state = 'pending' and wanted = 1 and model = ? and length_s = ?"
+        " and (not_before is null or not_before <= ?)"
+        # The state is asked for as the partial index has it, since SQLite does not infer one list from another.
+        " and not exists (select 1 from submissions b where b.request_hash = samples.request_hash"
+        "                 and b.state in ('intent', 'unknown', 'held') and b.state <> 'intent')"
+        " order by id limit ?",
+        (*kind, now, limit),
+    ).fetchall()
 
 
 def next_due_at(ledger: Ledger, after: float = 0.0) -> float | None:

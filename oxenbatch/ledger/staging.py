@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
-from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, request_hash
-from oxenbatch.ledger import inputs
+from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, length_of, request_hash
+from oxenbatch.ledger import bulk, inputs
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.ledger.decisions import Aside
 from oxenbatch.ledger.parts import Neighbours
@@ -17,15 +18,17 @@ from oxenbatch.names import collision_key, stem_for
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from decimal import Decimal
 
     from oxenbatch.ledger.book import Ledger
     from oxenbatch.shards import Shard
 
 PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a thousand tell as much as a million
-ROOT_RESULTS: Final = 10_000  # more results than this are spread over sub-folders of as many
-CACHE_KIB: Final = 64 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
+CHUNK: Final = 500  # rows that are recorded together, and the most that are held in memory
+CHUNK_SIZE: Final = 4 * 2**20  # characters of their texts, at most, and one row more: a picture may stand in a row
+SKIPS_MOST: Final = 64
+CACHE_KIB: Final = 6 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
 Changed = Literal["stop", "rerun", "keep"]
 
 
@@ -69,6 +72,21 @@ class _Work:
     """The id of the newest sample: how many results there may be so far."""
     inputs: inputs.Staging
     """The files that rows send along."""
+    neighbours: Neighbours | None = None
+    """Whose shards the other rows are; None where all rows are this batch's."""
+    elsewhere: int = 0
+    """Rows that are another shard's."""
+    skip: int = 0
+    """Chunks that are to be taken row by row: after one that had to be, so are the next, twice as many each time."""
+    skips: int = 1
+
+    def estimate(self, row: Row) -> int | None:
+        """Nanodollars for one sample of the row."""
+        return to_nanos(self.terms.price(row))
+
+    def bulk(self) -> bulk.Terms:
+        """What `bulk` needs to know."""
+        return bulk.Terms(self.terms.at, self.terms.attempts, self.estimate, self.terms.takes_seed, self.inputs)
 
 
 def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
@@ -80,7 +98,7 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
     """
     staged = Staged()
     problems: list[Problem] = []
-    total = elsewhere = 0
+    total = 0
     conn = ledger.conn
     cache = conn.execute("pragma cache_size").fetchone()[0]
     conn.execute(f"pragma cache_size = -{CACHE_KIB}")
@@ -91,23 +109,21 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
             )
             conn.execute("delete from seen")
             neighbours = Neighbours(ledger, terms.shard) if terms.shard else None
+            fresh = not conn.execute("select 1 from jobs limit 1").fetchone()
             conn.execute("update jobs set wanted = 0 where wanted = 1")
             newest = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
-            work = _Work(ledger, terms, staged, newest, inputs.Staging(ledger))
-            for entry in rows:
-                if neighbours and isinstance(entry, Row) and not neighbours.is_mine(entry):
-                    elsewhere += 1
-                    continue
-                problem = _stage_row(work, entry) if isinstance(entry, Row) else entry
-                if problem:
+            work = _Work(ledger, terms, staged, newest, inputs.Staging(ledger), neighbours)
+            with bulk.without_indexes(ledger) if fresh else contextlib.nullcontext():
+                for problem in _stage_all(work, rows):
                     total += 1
                     if total <= PROBLEMS_KEPT:
                         problems.append(problem)
-            if not problems and not staged.rows and not elsewhere:
+            if not problems and not staged.rows and not work.elsewhere:
                 problems, total = [Problem("the manifest has no rows")], 1
             if problems:
                 raise ManifestError(problems, total=total)
-            _follow_jobs(conn)
+            if not fresh:
+                _follow_jobs(conn)
             if neighbours:
                 neighbours.record()
             conn.execute("update batch set fingerprint = ?", (fingerprint,))
@@ -127,17 +143,65 @@ def _follow_jobs(conn: sqlite3.Connection) -> None:
     )
 
 
+def _stage_all(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[Problem]:
+    """Every row is a job, chunk by chunk; what is wrong with them."""
+    chunk: list[Row] = []
+    size = 0
+    for entry in rows:
+        if isinstance(entry, Row):
+            if work.neighbours and not work.neighbours.is_mine(entry):
+                work.elsewhere += 1
+                continue
+            chunk.append(entry)
+            size += _size(entry.parameters) + _size(entry.metadata) + _size(entry.written)
+        if len(chunk) == CHUNK or size >= CHUNK_SIZE or isinstance(entry, Problem):
+            yield from _stage_chunk(work, chunk)
+            chunk, size = [], 0
+        if isinstance(entry, Problem):
+            yield entry
+    yield from _stage_chunk(work, chunk)
+
+
+def _size(values: Mapping[str, Any]) -> int:
+    """How many characters the values have, about."""
+    return sum(
+        len(v) if v.__class__ is str else 8 if v.__class__ not in (dict, list) else len(repr(v))
+        for v in values.values()
+    )
+
+
+def _stage_chunk(work: _Work, chunk: list[Row]) -> Iterator[Problem]:
+    staged = work.staged
+    if work.skip:
+        work.skip -= 1
+    elif chunk and (added := bulk.add(work.ledger, chunk, work.bulk(), work.newest)):
+        work.newest += added
+        staged.rows += len(chunk)
+        staged.added += len(chunk)
+        staged.samples_added += added
+        work.skips = 1
+        return
+    else:
+        work.skip = work.skips = min(2 * work.skips, SKIPS_MOST)
+    for row in chunk:
+        if problem := _stage_row(work, row):
+            yield problem
+
+
 def _stage_row(work: _Work, row: Row) -> Problem | None:
     conn = work.ledger.conn
     work.staged.rows += 1
     hashed = request_hash(row.model, row.parameters)
     occurrence = 1
     if row.id is None:
+        # Where the first of them came with a whole chunk, nobody counted it: but then it is wanted already.
         occurrence = conn.execute(
-            "insert into seen values (?, 1) on conflict do update set n = n + 1 returning n", (hashed,)
+            "insert into seen values (?, 1 + exists (select 1 from jobs where key = ? and wanted = 1))"
+            " on conflict do update set n = n + 1 returning n",
+            (hashed, job_key(None, hashed, 1)),
         ).fetchone()[0]
     key = job_key(row.id, hashed, occurrence)
-    estimate = to_nanos(work.terms.price(row))
+    estimate = work.estimate(row)
     job = conn.execute(_JOB, (estimate, key)).fetchone()
     if job is None:
         _add_job(work, row, key, hashed, occurrence, estimate)
@@ -163,7 +227,7 @@ def _keep_job(work: _Work, row: Row, job: sqlite3.Row, estimate: int | None) -> 
     conn = work.ledger.conn
     conn.execute(
         "update jobs set wanted = 1, position = ?, samples = ?, metadata = ?, source = ?, written = ? where id = ?",
-        (row.number, row.samples, _json(row.metadata), row.where, _written(row), job["id"]),
+        (row.number, row.samples, bulk.as_json(row.metadata), row.where, bulk.written_of(row), job["id"]),
     )
     work.inputs.add(job["id"], row.inputs)
     if job["repriced"] and estimate is not None:  # nothing is reserved for what is not sent: it follows the price
@@ -244,8 +308,8 @@ def _add_job(work: _Work, row: Row, key: str, hashed: str, occurrence: int, esti
         "insert into jobs (key, row_id, occurrence, request_hash, model, prompt, parameters, metadata, samples,"
         " position, wanted, source, written, created_at)"
         " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) returning id",
-        (key, row.id, occurrence, hashed, row.model, row.prompt, canonical(row.parameters), _json(row.metadata),
-         row.samples, row.number, row.where, _written(row), work.terms.at),
+        (key, row.id, occurrence, hashed, row.model, row.prompt, canonical(row.parameters), bulk.as_json(row.metadata),
+         row.samples, row.number, row.where, bulk.written_of(row), work.terms.at),
     ).fetchone()[0]  # fmt: skip
     work.inputs.add(job_id, row.inputs)
     work.staged.added += 1
@@ -261,14 +325,14 @@ def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, esti
         seed = auto_seed(key, number) if seeds else None
         own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
         first = stem if row.samples == 1 else f"{stem}-{number}"
-        folder = f"{work.newest // ROOT_RESULTS:04d}/" if work.newest >= ROOT_RESULTS else ""
+        folder = f"{work.newest // bulk.ROOT_RESULTS:04d}/" if work.newest >= bulk.ROOT_RESULTS else ""
         for mark in marks(key, number):
             added = work.ledger.conn.execute(
                 "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"
-                " estimate_nanos, name, name_key) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?)"
+                " estimate_nanos, name, name_key, length_s) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?, ?)"
                 " on conflict (name_key) do nothing",
                 (job_id, number, row.model, own_hash, seed, terms.attempts, estimate, folder + first + mark,
-                 collision_key(first + mark)),
+                 collision_key(first + mark), length_of(row.parameters)),
             ).rowcount  # fmt: skip
             if added:
                 break
@@ -286,14 +350,3 @@ def marks(key: str, number: int) -> Iterator[str]:
     digest = request_hash(f"{key}/{number}", {})[3:]
     yield from (f"-{digest[n : n + 8]}" for n in range(8))
     yield from (f"-{n}" for n in itertools.count(2))
-
-
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def _written(row: Row) -> str | None:
-    return _encode(row.written) if row.written else None
-
-
-def _json(value: Any) -> str:
-    return _encode(value) if value else "{}"

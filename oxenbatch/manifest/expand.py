@@ -17,6 +17,7 @@ from oxenbatch.manifest.fields import LONGEST_NAME, MOST_NAMES, CellFault, Plan,
 from oxenbatch.manifest.head import OURS, RESERVED, Head, Overrides
 from oxenbatch.manifest.ids import Ids, id_fault, label
 from oxenbatch.manifest.inputs import InputFault
+from oxenbatch.manifest.quick import Quick
 from oxenbatch.manifest.source import Entry, Faulty
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Expansion:
         self._named: set[str] = set()
         self._spelt_variables = {name.casefold() for name in head.variables}
         self._spelt: set[str] = set()
+        self._quick: Quick | None = None
 
     def rows(self, items: Iterable[Entry | Faulty | Problem]) -> Iterator[Row | Problem]:
         """Every row and problem, in the entries' order, until `limit` or `max_rows` is reached."""
@@ -77,7 +79,7 @@ class Expansion:
                 if self.number >= most:
                     yield self._too_many(item, 1)
                     return
-                found = self._one(item, item.fields, _NOTHING, None, ())
+                found = self._quick_row(item) or self._one(item, item.fields, _NOTHING, None, ())
                 if isinstance(found, Row):
                     yield found
                 else:
@@ -92,6 +94,17 @@ class Expansion:
                 yield self._too_many(item, count)
                 return
             yield from self._combinations(item, fields, axes, wanted)
+
+    def _quick_row(self, entry: Entry) -> Row | None:
+        """The row, where it is a common one of the manifest's own model, and one was read in full before it."""
+        if self._quick is None:
+            plan = self._plans.get(str(self._base.get("model")))
+            if plan is None or plan.base is None:
+                return None
+            self._quick = Quick(plan, self._base, self.catalog, self._ids, LONGEST_PROMPT)
+        row = self._quick.row(entry, self.number + 1) if self._quick.usable else None
+        self.number += row is not None
+        return row
 
     def _too_many(self, entry: Entry, count: int) -> Problem:
         many = f" (this entry alone becomes {count:,})" if count > 1 else ""

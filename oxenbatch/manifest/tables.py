@@ -37,10 +37,13 @@ def read_text(source: Source) -> Iterator[Entry | Problem]:
 
 def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
     """Each record under the header's names; a record that does not fit is a problem, and the next one is read."""
+    shown = source.shown
     with source.lines() as lines:
         records = csv_records(lines, source.shown) if source.form == "csv" else TsvRecords(lines)
         starts = csv_starts if source.form == "csv" else tsv_starts
         columns: tuple[str, ...] | None = None
+        width = 0
+        """How many columns there are, where each has a name."""
         for record in records:
             if isinstance(record, Problem):
                 yield Faulty([record]) if columns is not None else record
@@ -53,6 +56,11 @@ def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
                 if problems:
                     yield from problems
                     return
+                width = len(columns) if "" not in columns else 0
+                continue
+            if len(cells) == width and "" not in cells:  # nearly every record
+                found = partial(in_record, raw, line, starts, header, places)
+                yield Entry(dict(zip(columns, cells, strict=True)), shown, line, columns, find=found)
                 continue
             if len(cells) > len(columns):
                 words = f"has {len(cells)} cells, expected at most {len(columns)} as in the header{_quotes(source)}"
@@ -63,8 +71,7 @@ def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
                 words = "has a cell in a column without a name; name the column in the header"
                 yield Faulty([Problem(words, where=_spot(source, raw, line, starts(raw), columns.index("")))])
                 continue
-            find = partial(in_record, raw, line, starts, header, places)
-            yield Entry(fields, source.shown, line, columns, find=find)
+            yield Entry(fields, shown, line, columns, find=partial(in_record, raw, line, starts, header, places))
 
 
 def _spot(source: Source, raw: str, line: int, starts: Iterable[int], number: int) -> str:
@@ -113,8 +120,11 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
-        except StopIteration:
+            for cells in reader:
+                if cells:
+                    yield cells, line, taken[0] if len(taken) == 1 else "".join(taken)
+                taken.clear()
+                line = reader.line_num + 1
             return
         except csv.Error as error:
             raw = "".join(taken)
@@ -123,10 +133,6 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
             column = at - raw.rfind("\n", 0, at)
             yield entry(f"is not strict CSV: {_csv_words(str(error))}", place, column)
             taken.clear()
-            continue
-        if cells:
-            yield cells, line, taken[0] if len(taken) == 1 else "".join(taken)
-        taken.clear()
 
 
 def _keeping(lines: Iterable[str], taken: list[str]) -> Iterator[str]:

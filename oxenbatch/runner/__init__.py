@@ -19,7 +19,7 @@ from oxenbatch.errors import OxenbatchError
 from oxenbatch.hub import Hub, HubTrouble
 from oxenbatch.ledger import reads, sends
 from oxenbatch.plan import Facts, Limits, Stop
-from oxenbatch.runner.bell import Bell
+from oxenbatch.runner.bell import Bell, Tone
 from oxenbatch.runner.desk import Desk, ModelFacts
 from oxenbatch.runner.fetching import Fetching
 from oxenbatch.runner.listening import Listening
@@ -43,6 +43,7 @@ __all__ = ["Bell", "ModelFacts", "Mood", "Runner", "Summary", "standing"]
 
 DRAIN_S: Final = 15.0  # open POSTs may answer for so long after Ctrl-C
 HEARTBEAT_S: Final = 5.0
+GLANCE_S: Final = 0.2  # the progress bar moves four times a second
 
 
 class Runner:
@@ -165,12 +166,13 @@ class Runner:
                 await desk.troubled(trouble)
         if desk.hub.time.heard:
             await desk.clerk.do(sends.recover, now=desk.hub.time.now(), post_timeout_s=desk.limits.post_timeout_s)
+            desk.scan_at = 0.0
 
     async def _conduct(self) -> None:
         """Return when nothing is left that this run may do."""
         desk = self.desk
         while True:
-            mark = desk.bell.mark
+            mark = desk.bell.mark(Tone.LOOK)
             desk.facts, desk.moved = await desk.clerk.do(reads.facts_and_moves, tuple(desk.given_up))
             desk.check_outage()
             if plan.is_over(
@@ -182,7 +184,14 @@ class Runner:
                 open_posts=desk.open_posts,
             ):
                 return
+            # What is under way rings when it ends; before that it cannot be over, and nobody reads faster than this.
+            looked_at = desk.clock.monotonic()
             await desk.bell.wait(mark, HEARTBEAT_S)
+            while (desk.open_posts or desk.fetching) and not desk.stops:
+                rest = looked_at + GLANCE_S - desk.clock.monotonic()
+                if rest <= 0:
+                    break
+                await desk.bell.wait(desk.bell.mark(Tone.LOOK), rest)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from oxenbatch import plan
 from oxenbatch.errors import printable
 from oxenbatch.hub import Hub, HubTrouble
+from oxenbatch.ledger import news
 from oxenbatch.plan import Facts, Limits, Stop
-from oxenbatch.runner.bell import Bell
+from oxenbatch.runner.bell import Bell, Tone
 from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from oxenbatch.account import Account
     from oxenbatch.clock import Clock
     from oxenbatch.jobs import JobState
-    from oxenbatch.ledger import news
     from oxenbatch.ledger.clerk import Clerk
     from oxenbatch.reserve import Reserve
 
@@ -87,10 +87,13 @@ class Desk:
         """Models whose first row failed, so that their others are not sent."""
         self.look_at = 0.0
         """When (monotonic seconds) the hub's list is asked next."""
-        self.scan_at = 0.0
-        """When its history is searched next for sends that nobody answered."""
+        self.scan_at = float("inf")
+        """When its history is searched next for sends that nobody answered; never, while there are none."""
         self.scans = 0
         """How often it was, since the last such send."""
+        self.longest_s = 0.0
+        """The longest that a generation was at the hub, in this run."""
+        self.early = news.Early()
         self.events_trusted = False
         self.events_missed = False
         self.in_trouble = False
@@ -112,7 +115,8 @@ class Desk:
         """The hub's list is asked in so many seconds, if not before."""
         self.look_at = min(self.look_at, self.clock.monotonic() + in_s)
 
-    def told(self, told: news.Told) -> None:
+    def told(self, told: news.Told, tones: Tone = Tone.ALL) -> None:
+        """What some news changed is acted on; `tones`: who has not been woken for it yet."""
         if told.cause is Cause.CREDITS:
             self.stop(Stop.CREDITS, "a generation failed for want of credits")
         elif told.cause is Cause.KEY:
@@ -123,10 +127,11 @@ class Desk:
             if after.opens_at > breaker.opens_at:
                 log.warning("%s pauses for %.0f s: %s", end.model, after.pause_s, printable(end.trouble))
             self.breakers[end.model] = after
+            self.longest_s = max(self.longest_s, end.took_s)
         if told.failed and self.limits.fail_fast:
             self.stop(Stop.FAIL_FAST, "a generation failed")
         if told.moved:
-            self.bell.ring()
+            self.bell.ring(tones)
 
     def check_outage(self) -> None:
         since = self.hub.unreachable_since
@@ -152,7 +157,7 @@ class Desk:
             self.in_trouble = True
             log.warning("the hub cannot be read (%s); trying for up to %.0f s", trouble, self.limits.max_outage_s)
         pause = trouble.wait_s if trouble.wait_s is not None else 2.0 + 3.0 * self.jitter()
-        await self.bell.wait(self.bell.mark, pause)
+        await self.bell.wait(self.bell.mark(Tone.LOOK), pause)
 
     async def key_is_refused(self) -> bool:
         """Whether one more reading call is refused too: a single odd answer stops no run."""

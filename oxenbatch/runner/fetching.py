@@ -11,6 +11,7 @@ from oxenbatch.errors import MachineError
 from oxenbatch.hub import AddressExpired, FileTrouble, HubTrouble
 from oxenbatch.ledger import news
 from oxenbatch.plan import DOWNLOADS, Stop
+from oxenbatch.runner.bell import Tone
 
 if TYPE_CHECKING:
     from oxenbatch.download import Downloads
@@ -29,25 +30,30 @@ class Fetching:
     def __init__(self, desk: Desk, downloads: Downloads) -> None:
         self.desk = desk
         self._downloads = downloads
+        self._more = True
+        """There may be more to be had than there was room for when we last looked."""
 
     async def run(self) -> None:
         desk = self.desk
         async with asyncio.TaskGroup() as downloads:
             while not desk.over and not desk.hub_is_lost():
-                mark = desk.bell.mark
+                mark = desk.bell.mark(Tone.FETCH)
                 room = DOWNLOADS - len(desk.fetching)
-                now = desk.hub.time.now()
-                todo: list[Fetch] = []
+                due_at = None
                 if room > 0:
-                    todo = await desk.clerk.do(news.fetchable, room, now=now, busy=tuple(desk.fetching))
-                for fetch in todo:
-                    desk.fetching.add(fetch.sample_id)
-                    downloads.create_task(self._fetch_one(fetch), name=f"fetch {fetch.generation_id}")
-                if not todo:
-                    due_at = await desk.clerk.do(news.next_fetch_at, now) if room > 0 else None
-                    await desk.bell.wait(mark, None if due_at is None else max(0.05, due_at - desk.hub.time.now()))
+                    now, busy = desk.hub.time.now(), tuple(desk.fetching)
+                    todo, due_at = await desk.clerk.do(news.fetchable, room, now=now, busy=busy)
+                    for fetch in todo:
+                        desk.fetching.add(fetch.sample_id)
+                        downloads.create_task(self._fetch_one(fetch), name=f"fetch {fetch.generation_id}")
+                    self._more = len(todo) == room
+                    if self._more and len(desk.fetching) < DOWNLOADS:
+                        continue  # one ended while we looked
+                wait = None if due_at is None else max(0.05, due_at - desk.hub.time.now())
+                await desk.bell.wait(mark, wait, Tone.FETCH)
 
     async def _fetch_one(self, fetch: Fetch) -> None:
+        tones = Tone.ALL
         try:
             url = fetch.url or await self._fresh_address(fetch)
             kept = await self._downloads.fetch(fetch, url)
@@ -57,9 +63,10 @@ class Fetching:
             await self._fetch_failed(fetch, error)
         else:
             await self.desk.clerk.do(news.keep, fetch, kept, at=self.desk.hub.time.now())
+            tones = Tone.LOOK | Tone.FETCH if self._more else Tone.LOOK
         finally:
             self.desk.fetching.discard(fetch.sample_id)
-            self.desk.bell.ring()
+            self.desk.bell.ring(tones)
 
     async def _fresh_address(self, fetch: Fetch) -> str:
         generation = await self.desk.hub.generation(fetch.generation_id)

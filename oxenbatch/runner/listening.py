@@ -6,13 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from oxenbatch.hub import HubTrouble
-from oxenbatch.ledger import news
+from oxenbatch.runner.bell import Tone
 
 if TYPE_CHECKING:
     from oxenbatch.runner.desk import Desk
     from oxenbatch.wire import Generation
 
-EARLY_S: Final = 1.0  # an event may overtake the answer to its POST; by then both have come
 RECONNECT_MAX_S: Final = 30.0
 
 
@@ -23,8 +22,15 @@ class Listening:
         self.desk = desk
         self.subscribed = asyncio.Event()
         """The stream is open, or could not be opened: nothing that fires from now on is missed unawares."""
+        self._heard: list[Generation] = []
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._record(), name="hear")
+            both.create_task(self._listen(), name="stream")
+
+    async def _listen(self) -> None:
         pause = 0.5
         while True:
             began = self.desk.clock.monotonic()
@@ -37,7 +43,8 @@ class Listening:
                     self.subscribed.set()
                     self.desk.bell.ring()
                     async for generation in stream:
-                        await self._hear(generation)
+                        self._heard.append(generation)
+                        self._news.set()
             except HubTrouble:
                 pass  # a stream that is cut is normal: the list knows what was missed
             self.desk.events_trusted = self.desk.listening = False
@@ -47,11 +54,19 @@ class Listening:
             await asyncio.sleep(pause * (0.5 + self.desk.jitter()))
             pause = min(RECONNECT_MAX_S, pause * 2)
 
-    async def _hear(self, generation: Generation) -> None:
-        told = await self.desk.clerk.do(news.apply, [generation], at=self.desk.hub.time.now())
-        self.desk.events_trusted = self.desk.events_trusted or (bool(told.ends) and not self.desk.events_missed)
-        self.desk.told(told)
-        if not told.moved and self.desk.open_posts:
-            # It may be of a POST whose answer is still on its way: then only the list will tell of it.
-            self.desk.look_soon(EARLY_S)
-            self.desk.bell.ring()
+    async def _record(self) -> None:
+        """What has been heard is in the ledger; ends that came together are recorded together."""
+        desk = self.desk
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            heard, self._heard = self._heard, []
+            tones = Tone.ALL
+            if all(generation.status == "succeeded" for generation in heard):
+                # Whoever is woken now asks the ledger behind us: one commit has the ends and the sends that follow.
+                # After a failure that would be too soon: what it tells may be a reason to send nothing more.
+                desk.bell.ring(Tone.SEND | Tone.FETCH)
+                tones = Tone.LOOK
+            told = await desk.clerk.do(desk.early.hear, heard, at=desk.hub.time.now())
+            desk.events_trusted = desk.events_trusted or (bool(told.ends) and not desk.events_missed)
+            desk.told(told, tones)

@@ -14,6 +14,7 @@ from oxenbatch.hub import HubTrouble, NotFound, TooLargeToStore
 from oxenbatch.ledger import inputs
 from oxenbatch.media import VIDEOS
 from oxenbatch.plan import STORES, Stop
+from oxenbatch.runner.bell import Tone
 from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Storing:
     async def run(self) -> None:
         desk = self.desk
         while not desk.over and not desk.stops:
-            mark = desk.bell.mark
+            mark = desk.bell.mark(Tone.LOOK)
             if not desk.wants_inputs:
                 await desk.bell.wait(mark, None)
                 continue

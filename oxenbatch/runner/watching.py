@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 from oxenbatch import plan, reconcile
 from oxenbatch.hub import HubTrouble, NotFound
 from oxenbatch.ledger import news, reads
+from oxenbatch.runner.bell import Tone
 from oxenbatch.runner.desk import ModelFacts
 from oxenbatch.runner.settling import Settling
+from oxenbatch.words import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from oxenbatch.runner.desk import Desk
     from oxenbatch.wire import Generation
@@ -22,7 +24,8 @@ log = logging.getLogger(__name__)
 
 LIST_LAG_S: Final = 5.0  # a fresh generation may be missing from the hub's lists for a moment
 MISSING_GRACE_S: Final = 120.0  # an id that the hub does not know for two minutes will not come back by itself
-LOOK_UP_SINGLY: Final = 3  # more than that are looked up together, in the paged history
+SINGLY: Final = 12  # ids that the history does not know are asked for one by one, so many at a time
+FEW: Final = 3  # ends of so few are worth a second call, which most looks then do not need
 HEARTBEAT_S: Final = 5.0
 CHARGES_AT_ONCE: Final = 1000
 CHARGES_EVERY_S: Final = 30.0  # under a limit of money: what is charged beyond its estimate is soon held against it
@@ -37,48 +40,65 @@ class Watching:
         self._settling = Settling(desk)
         self._images = True
         """Something of ours that takes seconds, not minutes, was in the list."""
-        self._charges_at = 0.0
+        limited = desk.limits.max_cost is not None or (desk.account is not None and desk.account.is_limited)
+        self._charges_at = 0.0 if limited else float("inf")
         self._charges_every = CHARGES_EVERY_S
+        self._history_tells = True
+        """The hub's history could be had when it was last asked for."""
 
     async def run(self) -> None:
         desk = self.desk
         while not desk.over:
-            mark = desk.bell.mark
+            mark = desk.bell.mark(Tone.LOOK)
+            wait = min(desk.look_at, desk.scan_at, self._charges_at) - desk.clock.monotonic()
+            if wait > 0:
+                await desk.bell.wait(mark, wait)
+                continue
+            await self._keep_to_the_money()  # at its own pace: while events tell all, minutes may lie between two looks
             facts = await desk.clerk.do(reads.facts)  # its own look: what the conductor saw may be a ring old
-            now = desk.clock.monotonic()
-            look_in = desk.look_at - now if facts.at_the_hub else None
-            scan_in = desk.scan_at - now if facts.uncertain else None
-            what = "reconcile" if scan_in is not None and scan_in <= 0 else "look"
+            scans = desk.scan_at <= desk.clock.monotonic()
+            if scans and not facts.uncertain:
+                desk.scan_at = float("inf")
+            what = "reconcile" if scans and facts.uncertain else "look"
             try:
                 if what == "reconcile":
                     await self._settling.scan()
                     desk.went(what, well=True)
-                elif look_in is not None and look_in <= 0:
-                    await self.look()
+                elif desk.look_at <= desk.clock.monotonic() and facts.at_the_hub:
+                    await self.look(facts.at_the_hub)
                     desk.went(what, well=True)
                 else:
-                    # The facts are learnt anew after the ring that brings us here, so what they know is a little old.
-                    waits = [wait for wait in (look_in, scan_in) if wait is not None]
-                    await desk.bell.wait(mark, min(waits, default=HEARTBEAT_S))
+                    await desk.bell.wait(mark, HEARTBEAT_S)
             except HubTrouble as trouble:
                 desk.went(what, well=False)
                 await desk.troubled(trouble)
 
-    async def look(self) -> None:
-        """One list call: every generation of ours is where the hub says it is; those that left it are looked up."""
+    async def look(self, at_the_hub: int = 0) -> None:
+        """Every generation of ours is where the hub says it is: by one list call, or one page of its history.
+
+        `at_the_hub`: how many of ours are there, as far as we know.
+        """
         desk = self.desk
-        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted)
+        every = plan.look_every_s(images=self._images, events_trusted=desk.events_trusted, longest_s=desk.longest_s)
         began = desk.hub.time.now()
         desk.look_at = desk.clock.monotonic() + every
-        listed = await desk.hub.active()
+        asked: list[Generation] = []
+        if not desk.events_trusted and at_the_hub > FEW and self._history_tells:
+            # Ends that nobody announces have left the list: the history tells of them too, and in one call.
+            found = asked = await self._pages(await desk.clerk.do(news.watched))
+            self._note_missed(found, began)
+        if not asked:
+            found = await desk.hub.active()
         if desk.in_trouble:
             desk.in_trouble = False
             log.warning("the hub answers again")
-        watched = await self._apply(listed)
-        ids = {generation.generation_id for generation in listed}
-        ours = [generation for generation in listed if generation.generation_id in watched]
+        watched = await self._apply(found)
+        ids = {generation.generation_id for generation in found}
+        ours = [generation for generation in found if generation.generation_id in watched]
         # What has left the list, or is not in it yet, is looked for at the quicker pace.
-        self._images = len(ours) < len(watched) or any(not self._is_video(generation) for generation in ours)
+        if ours or watched or asked:
+            known = len(ours) == len(watched) and all(map(self._is_video, asked or ours))
+            self._images = not known
         unlisted = {i: at for i, at in watched.items() if i not in ids}
         gone = {i: at for i, at in unlisted.items() if at < began - LIST_LAG_S}
         if len(gone) < len(unlisted):  # too young to tell an end from a list that lags
@@ -87,6 +107,25 @@ class Watching:
             await self._look_up(gone, began)
         await self._cancel_overdue(ours, watched)
         await self._keep_to_the_money()
+
+    async def _pages(self, wanted: Mapping[str, float]) -> list[Generation]:
+        """What the paged history has of these; nothing where it cannot be had, and there are other ways."""
+        try:
+            oldest = min(wanted.values(), default=self.desk.hub.time.now())
+            found = await self.desk.hub.history_since(oldest - reconcile.SLACK_S, set(wanted))
+        except HubTrouble as trouble:
+            if trouble.cause is Cause.KEY:
+                raise
+            self._history_tells = False
+            return []
+        self._history_tells = True
+        return found
+
+    def _note_missed(self, found: Iterable[Generation], began: float) -> None:
+        """An end that lies back, and that no event has told: they are not to be trusted."""
+        ends = (g.completed_at for g in found if g.status not in news.LIVE)
+        if any(at is not None and at < began - 2.0 for at in ends):
+            self.desk.events_missed, self.desk.events_trusted = True, False
 
     def _is_video(self, generation: Generation) -> bool:
         """By the hub's word, else by the catalogue's; what nobody knows is given a video's time."""
@@ -101,19 +140,15 @@ class Watching:
         return watched
 
     async def _look_up(self, gone: Mapping[str, float], began: float) -> None:
-        """What became of generations that are not in the active list: many at once, through the paged history."""
-        found: list[Generation] = []
-        if len(gone) > LOOK_UP_SINGLY:
-            found = await self.desk.hub.history_since(min(gone.values()) - reconcile.SLACK_S, set(gone))
-        for generation_id in sorted(gone.keys() - {g.generation_id for g in found})[: LOOK_UP_SINGLY * 4]:
+        """What became of generations that are not in the active list: all at once, through the paged history."""
+        found = await self._pages(gone)
+        for generation_id in sorted(gone.keys() - {g.generation_id for g in found})[:SINGLY]:
             try:
                 found.append(await self.desk.hub.generation(generation_id))
             except NotFound:
                 now = self.desk.hub.time.now()
                 await self.desk.clerk.do(news.missing, generation_id, now=now, grace_s=MISSING_GRACE_S)
-        ends = [g for g in found if g.status not in news.LIVE]
-        if any(g.completed_at is not None and g.completed_at < began - 2.0 for g in ends):
-            self.desk.events_missed, self.desk.events_trusted = True, False
+        self._note_missed(found, began)
         await self._apply(found)
 
     async def _cancel_overdue(self, ours: list[Generation], watched: Mapping[str, float]) -> None:
@@ -136,8 +171,7 @@ class Watching:
         The first look, before anything is sent, learns what a killed run did not come to ask.
         """
         desk = self.desk
-        limited = desk.limits.max_cost is not None or (desk.account is not None and desk.account.is_limited)
-        if not limited or desk.clock.monotonic() < self._charges_at:
+        if desk.clock.monotonic() < self._charges_at:
             return
         told = False
         with contextlib.suppress(HubTrouble):  # the estimates stand until it is asked again

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .faults import Faults
 from .journal import hold
+from .lives import Life
 from .process import SandboxUnavailable, require
 from .state import HubState
 
@@ -30,6 +31,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--credits", type=Decimal, help="dollars; endless where absent")
     parser.add_argument("--workers", type=int, default=64, help="how many generations are made at once")
     parser.add_argument("--key", default="sandbox", help="the key that is accepted")
+    parser.add_argument("--life", type=Life.parse, help="seconds: 2, 2~0.5 (lognormal), 12x (its duration)")
+    parser.add_argument("--file-bytes", type=int, default=0, help="results are filled up to so many bytes")
     parser.add_argument("--seed", help="draws the same ids each time, and with them the same times")
     parser.add_argument("--stop-with-parent", action="store_true", help="end when stdin does")
     return parser.parse_args(argv)
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             workers=asked.workers,
             faults=Faults.from_file(asked.faults) if asked.faults else None,
             seed=asked.seed,
+            life=asked.life,
+            file_bytes=asked.file_bytes,
         )
 
     def ready(url: str, files_url: str) -> None:

@@ -12,6 +12,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
+from .lives import usual_s
 from .media import prompt_of
 from .messages import Answer, json_answer, message, problem
 from .models import CATALOGUE, Model
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from .messages import Request
     from .state import HubState
 
-LIFE_S: Final = {"image": (5.0, 30.0), "video": (60.0, 600.0)}
-"""How long generations take, waiting and being made, at speed 1."""
 CONTENT_POLICY: Final = "The prompt was rejected by the content policy"
 IN_PASSING: Final = "The provider is temporarily overloaded, please try again"
 _TARGET: Final = ("target_namespace", "target_repo", "target_directory")
@@ -97,8 +96,11 @@ def _fate(hub: HubState, model: Model, asked: dict[str, Any]) -> dict[str, Any]:
     """One generation's id, its times, how it will end, and where its file will be: drawn from the id alone."""
     generation_id = hub.next_id()
     drawn = hashlib.sha256(generation_id.encode()).digest()
-    shortest, longest = LIFE_S[model.output]
-    life_s = shortest + (longest - shortest) * drawn[0] / 255
+    life_s = (
+        hub.life.seconds(asked, (int.from_bytes(drawn[2:6]) + 0.5) / 2**32)
+        if hub.life
+        else usual_s(model.output, drawn[0] / 255)
+    )
     slow = hub.faults.strike("slow_work", "generation", hub.elapsed, model.id)
     wait_s = life_s * (0.05 + 0.2 * drawn[1] / 255)
     work_s = (life_s - wait_s) * (slow["factor"] if slow else 1.0)

@@ -22,7 +22,7 @@ class SandboxUnavailable(RuntimeError):
 
 def require() -> None:
     """What the hub is made of is installed, or `SandboxUnavailable` says how to get it."""
-    if missing := [name for name in ("starlette", "uvicorn", "PIL") if find_spec(name) is None]:
+    if missing := [name for name in ("httptools", "starlette", "uvicorn", "PIL") if find_spec(name) is None]:
         raise SandboxUnavailable(
             f"the stand-in hub needs: pip install 'oxenbatch[sandbox]' (missing here: {', '.join(missing)})"
         )
@@ -43,6 +43,8 @@ class Sandbox:
         workers: int = 64,
         key: str = "sandbox",
         seed: str | None = None,
+        life: str | None = None,
+        file_bytes: int = 0,
     ) -> None:
         self.key = key
         self.url = ""
@@ -58,6 +60,8 @@ class Sandbox:
             "workers": workers,
             "key": key,
             "seed": seed,
+            "life": life,
+            "file-bytes": file_bytes,
         }
         self._options = [f"--{name}={value}" for name, value in options.items() if value is not None]
         self._process: subprocess.Popen[bytes] | None = None

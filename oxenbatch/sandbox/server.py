@@ -14,12 +14,11 @@ import threading
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import uvicorn
-from starlette.requests import ClientDisconnect
-from starlette.requests import Request as Incoming
-from starlette.responses import Response, StreamingResponse
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.responses import StreamingResponse
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .messages import Answer, Origin, Request
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 KEEP_ALIVE_S = 75  # longer than a client's pause between two polls, so that it keeps its connections
 
 
-class _Protocol(H11Protocol):
+class _Protocol(HttpToolsProtocol):
     """uvicorn's own, which also hands the application its socket: only there can a connection be broken."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # so says uvicorn's own
@@ -58,18 +57,16 @@ class _Bridge:
         """Set after each request: the hub's next change may have come nearer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = Incoming(scope, receive)
-        try:
-            body = await incoming.body()
-        except ClientDisconnect:  # it never finished asking
+        body = await _body(receive)
+        if body is None:  # it never finished asking
             return
         origin: Origin = "files" if scope["server"][1] == self.files_port else "api"
         answer = self.hub.handle(
             Request(
-                method=incoming.method,
+                method=scope["method"],
                 path=scope["path"],
-                query=incoming.query_params.multi_items(),
-                headers=dict(incoming.headers),
+                query=parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True),
+                headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
                 body=body,
                 origin=origin,
             )
@@ -79,13 +76,12 @@ class _Bridge:
             return
         if answer.stream is not None:
             await StreamingResponse(self._frames(answer.stream), answer.status, answer.headers)(scope, receive, send)
-        elif _is_raw(answer, incoming.method):
+        elif _is_raw(answer, scope["method"]):
             await _send_raw(answer, scope["transport"], receive)
         else:
-            response = Response(status_code=answer.status)
-            response.body = answer.body
-            response.raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-            await response(scope, receive, send)
+            headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer.body})
 
     async def _frames(self, stream: Subscription) -> AsyncIterator[bytes]:
         woken = asyncio.Event()
@@ -115,6 +111,18 @@ class _Bridge:
     def _until(self, at: float | None) -> float | None:
         # Never nothing: the clock's and the loop's milliseconds differ, and a zero would spin until they agree.
         return None if at is None else max(0.001, at - self.hub.clock())
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The request's body; None where the other side hung up within it."""
+    parts: list[bytes] = []
+    while True:
+        part = await receive()
+        if part["type"] == "http.disconnect":
+            return None
+        parts.append(part.get("body", b""))
+        if not part.get("more_body"):
+            return b"".join(parts)
 
 
 # --- broken connections ---------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .calls import Call
     from .faults import Rule
+    from .lives import Life
 
 REMEMBERED: Final = 100_000  # requests kept one by one; the counters know of all
 
@@ -70,6 +71,8 @@ class HubState:
         faults: Faults | None = None,
         max_generations: int = 4,
         seed: str | None = None,
+        life: Life | None = None,
+        file_bytes: int = 0,
     ) -> None:
         if not speed > 0:
             raise ValueError(f"the hub's speed is {speed}, expected more than 0")
@@ -82,6 +85,10 @@ class HubState:
         self.base_url = base_url
         self.files_url = files_url
         self.max_generations = max_generations
+        self.life = life
+        """How long generations take at speed 1; None: as long as the real hub's do."""
+        self.file_bytes = file_bytes
+        """Results are filled up to so many bytes; 0: they are as large as what they show."""
         self.faults = faults or Faults()
         self.now = self.started_at = clock()
         """`now`: the time of the request that is being answered."""

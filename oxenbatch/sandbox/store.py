@@ -83,7 +83,7 @@ def serve_stored(hub: HubState, request: Request, path: str) -> Answer:
     if path not in hub.stored:
         return _not_found(path)
     content_type, sha256 = hub.stored[path]
-    return ranged(request, hub.store.get(sha256), content_type)
+    return ranged(request, hub.store.get(sha256), content_type, sha256[:32])
 
 
 def _not_found(what: str) -> Answer:

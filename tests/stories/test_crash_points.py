@@ -106,7 +106,7 @@ def test_killed_again_within_the_resume_the_run_after_it_ends_with_each_sample_m
 def test_the_points_lie_before_and_after_all_that_a_run_does() -> None:
     named = set(points_of("answers are lost"))
 
-    for effect in ("begin_batch", "stage", "begin_run", "_authorise", "record", "keep", "_judge", "end_run"):
+    for effect in ("begin_batch", "stage", "begin_run", "_authorise", "_record", "keep", "_judge", "end_run"):
         assert {f"before {effect} is on disk", f"after {effect} is on disk"} <= named
     assert named >= {
         "before the ledger is opened",

@@ -526,15 +526,25 @@ def test_of_400_equal_prompts_with_a_tenth_of_the_answers_lost_each_is_paid_once
     assert Counter(g.status for g in world.hub.generations.values()) == {"succeeded": 400}
 
 
+@pytest.mark.parametrize("on", ["GET /ai/queue/ID", "GET /ai/generations"])
+def test_what_became_of_a_generation_is_found_out_by_either_of_two_calls(folder: Path, on: str) -> None:
+    world = _world(folder, 20, {"do": "server_error", "on": on}, {"do": "silent_events"})
+
+    summary = world.run(within_s=4 * 3600.0)
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    _whole(world, 20)
+
+
 @pytest.mark.parametrize(
     ("on", "beside"),
     [
         ("POST /ai/queue", []),
         ("GET /ai/queue", [{"do": "silent_events"}]),
-        ("GET /ai/queue/ID", [{"do": "silent_events"}]),
         ("GET /ai/generations", [{"do": "lose_answer", "times": 1}]),
     ],
-    ids=["send", "list", "look up", "reconcile"],
+    ids=["send", "list", "reconcile"],
 )
 def test_a_hub_of_which_one_call_only_ever_fails_ends_the_run_with_69(
     folder: Path, on: str, beside: list[dict[str, Any]]
