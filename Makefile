@@ -39,7 +39,7 @@ types: $(READY) ## strict static types
 	@$(BIN)/mypy
 
 $(TESTED): $(READY) requirements-dask.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements requirements-dask.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --only-binary :all: --requirements requirements-dask.lock
 	@touch $@
 
 test: $(TESTED) ## the tests
@@ -47,7 +47,7 @@ test: $(TESTED) ## the tests
 
 $(OXEN)/.ready: $(READY) requirements-oxen.lock
 	@test -x $(OXEN)/bin/python || $(PYTHON) -m venv --without-pip $(OXEN)
-	@$(BIN)/uv pip sync --quiet --python $(OXEN)/bin/python --require-hashes requirements-oxen.lock
+	@$(BIN)/uv pip sync --quiet --python $(OXEN)/bin/python --require-hashes --only-binary :all: requirements-oxen.lock
 	@touch $@
 
 test-oxen: $(OXEN)/.ready ## the tests that need oxenai, in an environment of their own (600 MB)

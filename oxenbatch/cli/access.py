@@ -118,7 +118,7 @@ def origin_named(hub: str) -> str:
     try:
         return origin_of(hub)
     except AddressRefused as error:
-        raise UsageProblem(f"--hub {printable(hub, 200)}: {error}, expected one such as https://hub.oxen.ai") from None
+        raise UsageProblem(f"--hub: {error}, expected one such as https://hub.oxen.ai") from None  # not its secrets
 
 
 def catalog_options(command: F) -> F:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+LOCK = "".join(path.read_text(encoding="utf-8") for path in LOCKS)
 ENTRIES = re.split(r"\n(?=[a-z0-9])", LOCK.replace("\\\n", " ").strip())
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
