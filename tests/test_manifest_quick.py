@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import json
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from world import picture
 
 from oxenbatch.catalog import Catalog
 from oxenbatch.errors import ManifestError
@@ -50,6 +53,48 @@ def test_the_quick_reading_is_the_full_one(data: st.DataObject, tmp_path: Path) 
         quick = _read(path, catalog, overrides)
         patch.setattr(Quick, "row", lambda *_: None)
         full = _read(path, catalog, overrides)
+
+    assert quick == full
+
+
+FILES = ("", "refs/a.png", "refs/none.png", "https://x.example/y.png", "a", '["refs/a.png"]')
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_rows_with_files_and_large_ones_are_read_alike_too(data: st.DataObject, tmp_path: Path) -> None:
+    (tmp_path / "refs").mkdir(exist_ok=True)
+    (tmp_path / "refs" / "a.png").write_bytes(picture(b"a"))
+    form = data.draw(st.sampled_from(["csv", "jsonl"]))
+    prompts = st.sampled_from(["a cat", "x" * 5000, "é" * 90_000, ""])
+    fields = {
+        "prompt": prompts,
+        "input_image": st.sampled_from(FILES),
+        "aspect_ratio": st.sampled_from(["1:1", "", "z"]),
+    }
+    names = ["prompt", *data.draw(st.lists(st.sampled_from(["input_image", "aspect_ratio"]), unique=True))]
+    found = [{name: data.draw(fields[name]) for name in names} for _ in range(data.draw(st.integers(1, 4)))]
+    if form == "jsonl" and data.draw(st.booleans()):
+        found[-1]["input_image"] = data.draw(
+            st.sampled_from([["refs/a.png"], {"a": 1}, None, 7, ["x" * 4_500_000] * 2])
+        )
+    with (tmp_path / f"m.{form}").open("w", newline="") as file:
+        if form == "csv":
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(found)
+        else:
+            file.writelines(json.dumps(one) + "\n" for one in found)
+    under = data.draw(
+        st.sampled_from(["", "defaults: {input_image: refs/a.png}\n", "defaults: {aspect_ratio: '1:1'}\n"])
+    )
+    head = f"model: nano-banana-2\ninputs: {{namespace: ox, repo: refs}}\n{under}rows: m.{form}\n"
+    (tmp_path / "m.yaml").write_text(head)
+    catalog = data.draw(st.sampled_from([KNOWN, None]))
+    with pytest.MonkeyPatch.context() as patch:
+        quick = _read(tmp_path / "m.yaml", catalog, Overrides())
+        patch.setattr(Quick, "row", lambda *_: None)
+        full = _read(tmp_path / "m.yaml", catalog, Overrides())
 
     assert quick == full
 

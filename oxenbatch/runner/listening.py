@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from oxenbatch.wire import Generation
 
 RECONNECT_MAX_S: Final = 30.0
+AHEAD: Final = 1000  # announcements that are not recorded yet: a hub that floods us waits
 
 
 class Listening:
@@ -22,8 +23,7 @@ class Listening:
         self.desk = desk
         self.subscribed = asyncio.Event()
         """The stream is open, or could not be opened: nothing that fires from now on is missed unawares."""
-        self._heard: list[Generation] = []
-        self._news = asyncio.Event()
+        self._heard: asyncio.Queue[Generation] = asyncio.Queue(AHEAD)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as both:
@@ -43,8 +43,7 @@ class Listening:
                     self.subscribed.set()
                     self.desk.bell.ring()
                     async for generation in stream:
-                        self._heard.append(generation)
-                        self._news.set()
+                        await self._heard.put(generation)
             except HubTrouble:
                 pass  # a stream that is cut is normal: the list knows what was missed
             self.desk.events_trusted = self.desk.listening = False
@@ -58,9 +57,9 @@ class Listening:
         """What has been heard is in the ledger; ends that came together are recorded together."""
         desk = self.desk
         while True:
-            await self._news.wait()
-            self._news.clear()
-            heard, self._heard = self._heard, []
+            heard = [await self._heard.get()]
+            while not self._heard.empty():
+                heard.append(self._heard.get_nowait())
             tones = Tone.ALL
             if all(generation.status == "succeeded" for generation in heard):
                 # Whoever is woken now asks the ledger behind us: one commit has the ends and the sends that follow.

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from oxenbatch.jobs import InputFile, JobState, Row
 from oxenbatch.ledger import rebuild, runs
 from oxenbatch.manifest.inputs import InputFiles, Marks
 from oxenbatch.plan import Limits
+from oxenbatch.runner import ModelFacts
 from oxenbatch.sandbox.calls import history_row
 from oxenbatch.wire import InputPlace, read_generation
 
@@ -197,6 +199,25 @@ def test_with_no_wait_the_run_stays_until_what_fits_is_stored_and_sent(tmp_path:
     world.run()
 
     assert world.posts() == 2
+
+
+def test_what_has_its_files_does_not_wait_for_what_takes_longer(tmp_path: Path) -> None:
+    root = tmp_path / "refs"
+    names = [f"{chr(97 + n)}.png" for n in range(16)]
+    rows = [
+        replace(row, model="google-veo-3-1-fast", parameters={**row.parameters, "duration": 8 if n > 12 else 4})
+        for n, row in enumerate(rows_with_files(root, *names), 1)
+    ]
+    facts = {"google-veo-3-1-fast": ModelFacts(has_schema=True, video=True)}
+    limits = Limits(concurrency=2, settle_s=20.0)
+    world = World(tmp_path / "out", rows, inputs=PLACE, inputs_root=root, limits=limits, models=facts, seed="inputs")
+    world.run()
+
+    world.assert_whole()
+    sends = [row[0] for row in world.query("select length_s from submissions b join samples s on s.submission_id = b.id"
+                                           " order by b.id")]  # fmt: skip
+    assert sends[0] == 4, "files are stored in the manifest's order"
+    assert sends.index(8) < 12, "what takes longest goes first, once its files are there"
 
 
 def test_another_place_at_the_hub_is_no_other_request(tmp_path: Path) -> None:
