@@ -43,7 +43,7 @@ $(TESTED): $(READY) requirements-dask.lock
 	@touch $@
 
 test: $(TESTED) ## the tests
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 $(OXEN)/.ready: $(READY) requirements-oxen.lock
 	@test -x $(OXEN)/bin/python || $(PYTHON) -m venv --without-pip $(OXEN)
