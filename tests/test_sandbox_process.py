@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 POST = {"model": IMAGE, "prompt": "A red cube"}
 HEADERS = {"authorization": f"Bearer {KEY}"}
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
 from oxenbatch.sandbox import Sandbox
 hub = Sandbox()
 hub.start()

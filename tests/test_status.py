@@ -211,7 +211,7 @@ def test_on_a_terminal_no_line_is_wider_than_it_but_for_what_is_to_be_copied(
 
 
 def test_the_width_is_the_terminals_and_there_is_none_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((77, 20)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((77, 20)))
     monkeypatch.setattr(options.sys.stdout, "isatty", lambda: True, raising=False)
     assert options.screen_width() == 77
     monkeypatch.setattr(options.sys.stdout, "isatty", lambda: False, raising=False)
