@@ -13,7 +13,7 @@ import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from ledgers import Book, row
 
-from oxenbatch import access
+from oxenbatch import kept
 from oxenbatch.cli import cli
 from oxenbatch.cli.completion import SHELLS, VARIABLE, complete_job
 from oxenbatch.sandbox.models import CATALOGUE
@@ -37,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "other.csv").write_text("prompt\na\n")
     (tmp_path / "picture.png").write_bytes(b"")
     payload = {"object": "list", "data": [model.shown() for model in CATALOGUE.values()]}
-    access.save(tmp_path / ".home" / "oxenbatch", "stand-in on this machine", payload)
+    kept.save(tmp_path / ".home" / "oxenbatch", "stand-in on this machine", payload)
     return tmp_path
 
 

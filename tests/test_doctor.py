@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from oxenbatch import access, doctor
+from oxenbatch import doctor, kept
 from oxenbatch.cli import cli
 from oxenbatch.cli.doctor import SIGNS
 from oxenbatch.errors import MachineError
@@ -109,7 +109,7 @@ def test_offline_asks_no_network_and_looks_at_what_was_kept(tmp_path: Path) -> N
     assert "hub" not in found
     payload = {"object": "list", "data": [model.shown() for model in CATALOGUE.values()]}
     old = time.time() - 40 * 86_400
-    access.save(tmp_path / "home/oxenbatch", "https://hub.oxen.ai:443", payload, now=old)
+    kept.save(tmp_path / "home/oxenbatch", "https://hub.oxen.ai:443", payload, now=old)
     stale = look("--offline", OXEN_API_KEY=KEY)["catalogue"]
     assert stale["words"] == "11 models, kept from 40 days ago"
     assert stale["verdict"] == "mind"

@@ -118,8 +118,8 @@ def _lines(story: reads.Story, width: int | None) -> Iterator[str]:
             if one["sample_id"] == sample["id"]:
                 yield f"  generation {printable(one['generation_id'])}: {_generation_words(one)}"
         events = [event for event in story.events if event["sample_id"] == sample["id"]]
-        rows = [[_when(e["at"]), f"{e['was']} -> {e['became']}", e["event"], printable(e["note"] or "", 500)]
-                for e in events]  # fmt: skip
+        rows = [[_when(e["at"]), printable(f"{e['was']} -> {e['became']}"), printable(e["event"]),
+                 printable(e["note"] or "", 500)] for e in events]  # fmt: skip
         lines = table(EVENTS, rows, None if width is None else max(20, width - 2))
         next(lines)  # what stands in each column is plain
         for line in lines:
@@ -137,8 +137,8 @@ def _fields(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def _generation_words(one: dict[str, Any]) -> str:
-    words = [one["state"]]
-    words += [f"${one['cost']}"] if one["cost"] else []
+    words = [printable(one["state"])]
+    words += [f"${printable(one['cost'], 40)}"] if one["cost"] else []
     words += [f"{one['width']}×{one['height']}"] if one["width"] else []
     words += [f"{one['seconds']:.3g} s long"] if one["seconds"] else []
     if one["completed_at"] and one["accepted_at"]:

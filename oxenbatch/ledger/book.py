@@ -78,6 +78,7 @@ class Ledger:
         path = Path(path)
         if not path.is_file():
             raise MachineError(f"there is no ledger at {printable(path)}")
+        _refuse_cut(path)
         address = "file:" + quote(str(path.absolute()))
         # Who may write there clears the log away when he is the last to leave; who may not, reads all the same; and
         # where nobody may, there is no place for the log's index, and nobody who changes anything.
@@ -91,9 +92,12 @@ class Ledger:
                 connection.execute("select 1 from batch").fetchone()
                 if ours and version == VERSION:
                     connection.execute("pragma trusted_schema = off")
+                    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
                     connection.row_factory = sqlite3.Row
+                    ledger = cls(path, connection)
+                    ledger._refuse_strangers(version)
                     unless_used.pop_all()
-                    return cls(path, connection)
+                    return ledger
         return cls.open(path)  # it is older, newer, damaged or no ledger at all: `open` migrates it, or says which
 
     def _check_and_migrate(self, *, create: bool) -> None:

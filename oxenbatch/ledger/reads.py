@@ -146,13 +146,17 @@ class Failure:
     """A name of one such job that `show` takes as it stands; the generation's where it is paid and its file is not."""
 
 
+WORDS_TOLD: Final = 2_000
+
+
 def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
     """Why samples are not on disk, grouped by reason, the most frequent first.
 
     Reasons that differ only in a request's number or its seconds are one; the words are the most frequent's.
     """
     rows = ledger.conn.execute(
-        "select s.state, coalesce(s.error, ''), count(*) as n, min(case when s.state = 'unfetchable'"
+        # We write down no longer words; somebody else's megabytes are not searched for a meaning.
+        f"select s.state, substr(coalesce(s.error, ''), 1, {WORDS_TOLD}), count(*) as n, min(case when s.state = 'unfetchable'"
         " then s.generation_id else coalesce(j.row_id, s.name) end) from samples s"
         " join jobs j on j.id = s.job_id where s.wanted = 1"
         " and s.state in ('failed', 'cancelled', 'unfetchable', 'held', 'uncertain')"

@@ -36,7 +36,7 @@ MOST_NODES: Final = 200_000  # in one row or one field of the head: an axis may 
 Shape: TypeAlias = "Mapping[str, Any] | Literal['text'] | None"
 """Where text is expected: `text` means that every plain scalar is its own characters, a mapping says it by key."""
 
-MARKED: Final = 1_000  # entries of a list whose places are kept; an axis may have 100,000, and each event weighs 1 kB
+MARKED: Final = 1_000  # entries of a list or mapping whose places are kept: an axis may have 100,000, at 1 kB an event
 
 LARGEST_NUMBER: Final = 2**64  # seeds have 64 bits; what is longer was meant as text
 
@@ -279,7 +279,8 @@ class Composer:
                 self.twice(key, keys[key], event)
             else:
                 values[key], keys[key] = value, event
-                marks[inside] = event, first
+                if len(keys) <= MARKED:
+                    marks[inside] = event, first
         return values
 
     def twice(self, key: str, first: Event, second: Event) -> None:

@@ -156,7 +156,7 @@ def test_a_file_of_rows_is_a_file(desk: Desk, kind: str) -> None:
 def test_a_device_is_no_manifest(desk: Desk) -> None:
     (desk.folder / "zero.txt").symlink_to("/dev/zero")
 
-    assert desk.call("run", "zero.txt").code == 2
+    assert desk.call("run", "zero.txt").code == 65
 
 
 NAMES: dict[str, Any] = {

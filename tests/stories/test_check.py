@@ -256,7 +256,7 @@ def test_a_lock_is_as_good_as_a_catalogue_without_a_network(desk: Desk) -> None:
 def test_a_hub_that_is_no_address_is_a_usage_problem(desk: Desk) -> None:
     desk.write("m.txt", "x\n")
     for words in (["check", "m.txt"], ["run", "m.txt"], ["models"]):
-        assert "--hub hub.oxen.ai: not an http address" in desk.call(*words, "--hub", "hub.oxen.ai", code=2).stderr
+        assert "--hub: not an http address: hub.oxen.ai" in desk.call(*words, "--hub", "hub.oxen.ai", code=2).stderr
 
 
 # The first minute

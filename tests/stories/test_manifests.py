@@ -16,7 +16,7 @@ import pytest
 from desk import Desk, machine_line
 
 from oxenbatch.catalog import Catalog
-from oxenbatch.jobs import Row, canonical
+from oxenbatch.jobs import Row, canonical, with_addresses
 from oxenbatch.manifest import Overrides, load_manifest
 from oxenbatch.media import inspect
 from oxenbatch.sandbox import Sandbox
@@ -51,9 +51,15 @@ def received(journal: Path, after: int) -> list[dict[str, Any]]:
     return [entry["body"] for entry in entries if entry["do"] == "enqueue"]
 
 
+def _named(value: Any) -> Any:
+    """Input files, by the name that the hub keeps them under."""
+    return [_named(one) for one in value] if isinstance(value, list) else f"at the hub: {value.rpartition('/')[2]}"
+
+
 def asked(row: Row) -> dict[str, Any]:
     """The row's request, without a seed that only the run knows."""
     parameters = {name: value for name, value in row.parameters.items() if (name, value) != ("seed", "auto")}
+    parameters = with_addresses(parameters, lambda name: f"at the hub: {name}")
     return {"model": row.model, **parameters}
 
 
@@ -81,6 +87,7 @@ def test_every_example_becomes_the_files_that_it_asks_for(desk: Desk, hub: tuple
     got: Counter[str] = Counter()
     for body in bodies:
         count = body.pop("num_generations", 1)
+        body |= {name: _named(body[name]) for name in body.keys() & {"input_image"}}
         automatic = any(row.parameters.get("seed") == "auto" and row.prompt == body["prompt"] for row in rows)
         got[canonical({n: v for n, v in body.items() if n != "seed" or not automatic})] += count
     assert got == auto
