@@ -16,6 +16,7 @@ from hostile import KEY, Desk, Host, Hub, png, reply
 from oxenbatch import hub as door
 from oxenbatch.addresses import AddressRefused, is_public
 from oxenbatch.hub import FileTrouble
+from oxenbatch.hub.connections import Way
 from oxenbatch.hub.files import Files
 
 if TYPE_CHECKING:
@@ -151,10 +152,10 @@ def _fetch_with(answer: Any, url: str) -> bytes:
     """The file behind the address; names are looked up, and answers are given by the function."""
 
     async def use() -> bytes:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-            files = Files(client, f"{PUBLIC_HUB}:443", KEY, looks_up=True)
-            async with files.open(url) as got:
-                return b"".join([chunk async for chunk in got.chunks])
+        way = Way(httpx.MockTransport(answer), {}, httpx.Timeout(5.0))
+        files = Files(way, f"{PUBLIC_HUB}:443", KEY, looks_up=True)
+        async with files.open(url) as got:
+            return b"".join([chunk async for chunk in got.chunks])
 
     return asyncio.run(use())
 
