@@ -157,8 +157,8 @@ def failures(ledger: Ledger, limit: int = 20) -> list[Failure]:
     rows = ledger.conn.execute(
         # We write down no longer words; somebody else's megabytes are not searched for a meaning.
         f"select s.state, substr(coalesce(s.error, ''), 1, {WORDS_TOLD}), count(*) as n,"
-        " min(case when s.state = 'unfetchable' then s.generation_id else coalesce(j.row_id, s.name) end) from samples s"
-        " join jobs j on j.id = s.job_id where s.wanted = 1"
+        " min(case when s.state = 'unfetchable' then s.generation_id else coalesce(j.row_id, s.name) end)"
+        " from samples s join jobs j on j.id = s.job_id where s.wanted = 1"
         " and s.state in ('failed', 'cancelled', 'unfetchable', 'held', 'uncertain')"
         " group by s.state, s.error order by n desc, min(s.id)"
     )
