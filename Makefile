@@ -8,6 +8,8 @@ TESTED := $(VENV)/.ready-to-test
 EXTRAS = $(shell $(PYTHON) -c 'import tomllib; print(*(f"--extra {x}" for x in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"] if x not in ("dask", "oxen")))' 2>/dev/null)
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate --python-version 3.11 pyproject.toml
 OXEN   := .venv-oxen
+# The machine's own certificates: who sits behind a company's proxy has them there, and nowhere else.
+export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check lint types test test-oxen fuzz audit demo chaos bench scale docs clean lock
