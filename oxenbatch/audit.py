@@ -65,14 +65,14 @@ async def audit_all(ledgers: Sequence[Ledger], hub: Hub, *, siblings: Sequence[P
     begun = min((at for ledger in ledgers if (at := reads.first_send_at(ledger)) is not None), default=None)
     if begun is None:
         return result
-    rows = await hub.history_since(begun - SLACK_S)
+    history = await hub.history_since(begun - SLACK_S)
+    # What was taken from another batch was paid for there.
+    rows = [row for row in history if not any(reads.is_reused(one, row.generation_id) for one in ledgers)]
     ids = [row.generation_id for row in rows]
     owners = {found: ledger for ledger in ledgers for found in sends.owned(ledger, ids)}
     others = sends.elsewhere(siblings, ids, ()).owned
     costly: Counter[tuple[Ledger, int]] = Counter()
     for row in rows:
-        if any(reads.is_reused(ledger, row.generation_id) for ledger in ledgers):
-            continue  # paid for by the batch that it was taken from
         if owner := owners.get(row.generation_id):
             news.apply(owner, [row], at=hub.time.now())
             result.charged += row.cost or 0

@@ -17,22 +17,10 @@ from desk import Desk, machine_line
 from oxenbatch.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 IMAGE = "black-forest-labs-flux-2-klein-4b"
 VIDEO = "kling-video-v2-6-pro-text-to-video"
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Sandbox]:
-    with Sandbox(speed=100) as served:
-        yield served
-
-
-@pytest.fixture
-def desk(tmp_path: Path, hub: Sandbox) -> Desk:
-    return Desk(tmp_path, hub)
 
 
 def checked(desk: Desk, *words: str, code: int = 0, **env: str) -> dict[str, Any]:
@@ -352,11 +340,13 @@ def test_unpriced_rows_stop_at_a_limit_unless_they_are_allowed(desk: Desk) -> No
 
 
 def test_a_request_that_was_bought_before_is_not_bought_again(desk: Desk) -> None:
-    desk.write("old.yaml", f"model: {IMAGE}\nprompts: [{{id: x, prompt: a, seed: 1}}, {{prompt: b, samples: 2}}, c]\n")
+    # Other desks ask this hub too, and their orphans would be ours: nobody else asks for a mill, a weir or a quay.
+    desk.write("old.yaml", f"model: {IMAGE}\nprompts: [{{id: x, prompt: a mill, seed: 1}},"
+               " {prompt: a weir, samples: 2}, a quay]\n")  # fmt: skip
     desk.call("run", "old.yaml")
     assert desk.made() == 4
-    desk.write("new.yaml", f"model: {IMAGE}\nprompts: [{{id: y, prompt: a, seed: 1}}, {{prompt: a, seed: 2}},"
-               " {id: z, prompt: b, samples: 3}, c, c]\n")  # fmt: skip
+    desk.write("new.yaml", f"model: {IMAGE}\nprompts: [{{id: y, prompt: a mill, seed: 1}}, {{prompt: a mill, seed: 2}},"
+               " {id: z, prompt: a weir, samples: 3}, a quay, a quay]\n")  # fmt: skip
     dry = ["run", "new.yaml", "--reuse", "out/old", "--dry-run"]
     assert desk.call(*dry).stdout == "would send 3 generations, for about $0.042\n"
     said = json.loads(desk.call(*dry, "--json").stdout)
@@ -373,7 +363,7 @@ def test_a_request_that_was_bought_before_is_not_bought_again(desk: Desk) -> Non
     assert machine_line(done)["cost"] == "0.042"
     assert "7 of 7 files are as the ledger says" in desk.call("verify", "out/new").stdout
     said = json.loads(desk.call("audit", "out/new", "--json").stdout)
-    assert (said["clean"], said["known"], said["charged"]) == (True, 3, "0.042")
+    assert (said["clean"], said["known"], said["found"], said["charged"]) == (True, 3, 3, "0.042")
     desk.call("run", "new.yaml", "--reuse", "old.yaml")
     desk.call("run", "new.yaml")
     assert desk.made() == 7

@@ -8,7 +8,7 @@ import sqlite3
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from desk import Desk, machine_line
@@ -16,22 +16,8 @@ from desk import Desk, machine_line
 from oxenbatch.media import inspect
 from oxenbatch.sandbox import Sandbox
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 IMAGE = "black-forest-labs-flux-2-klein-4b"
 PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Sandbox]:
-    with Sandbox(speed=100) as served:
-        yield served
-
-
-@pytest.fixture
-def desk(tmp_path: Path, hub: Sandbox) -> Desk:
-    return Desk(tmp_path, hub)
 
 
 def test_the_reference_example_becomes_a_video_that_is_whole(desk: Desk) -> None:

@@ -6,14 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-import pytest
-from test_cli import Desk
-
-from oxenbatch.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from desk import Desk
 
 MANIFEST = """
 model: nano-banana-2
@@ -26,17 +21,6 @@ prompts:
      generate_audio: true}
   - {id: bad, prompt: "[fail] a red cube"}
 """
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Sandbox]:
-    with Sandbox(speed=100) as served:
-        yield served
-
-
-@pytest.fixture
-def desk(tmp_path: Path, hub: Sandbox) -> Desk:
-    return Desk(tmp_path, hub)
 
 
 def status(desk: Desk) -> Any:

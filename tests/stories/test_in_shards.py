@@ -8,27 +8,14 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import pytest
 from test_cli import IMAGE, Desk, machine_line
 
 from oxenbatch.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 ROWS = 60
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Sandbox]:
-    with Sandbox(speed=100) as served:
-        yield served
-
-
-@pytest.fixture
-def desk(tmp_path: Path, hub: Sandbox) -> Desk:
-    return Desk(tmp_path, hub)
 
 
 def manifest(desk: Desk, rows: int = ROWS, **more: object) -> None:
