@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sandbox_kit import IMAGE
 
 from oxenbatch import __version__
 from oxenbatch.cluster import leases, purse
@@ -27,7 +28,6 @@ from oxenbatch.shards import FOLDER, LEASE, Shard, all_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 KEY = "the-workers-own-key-3141"
 
 

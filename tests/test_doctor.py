@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from sandbox_kit import IMAGE
 
 from oxenbatch import doctor, kept
 from oxenbatch.cli import cli
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 KEY = "a-key-that-nobody-may-see"
 NOWHERE = "http://127.0.0.1:9"
 

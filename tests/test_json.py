@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from ledgers import Book, row
+from sandbox_kit import IMAGE
 from views import MOODY, a_view, seen
 
 from oxenbatch.advice import Why
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = (Path(__file__).parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 BY_NAME = ("states", "models", "mood", "job", "samples[]", "submissions[]", "generations[]", "events[]", "orphans[]",
            "duplicates[]")  # fmt: skip
 """Objects whose fields are not fixed, or stand on another page."""

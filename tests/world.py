@@ -29,6 +29,7 @@ from unittest import mock
 from urllib.parse import unquote
 
 import httpx
+from sandbox_kit import IMAGE
 
 from oxenbatch import __version__, download
 from oxenbatch.dataset import metadata, replacing
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 BEGIN = 1_800_000_000.0
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 VIDEO = "kling-video-v2-6-pro-text-to-video"
 
 

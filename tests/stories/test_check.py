@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from desk import Desk, machine_line
+from sandbox_kit import IMAGE
 
 from oxenbatch.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 VIDEO = "kling-video-v2-6-pro-text-to-video"
 
 

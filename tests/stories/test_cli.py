@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from desk import Desk, machine_line
+from sandbox_kit import IMAGE
 
 from oxenbatch.media import inspect
 from oxenbatch.sandbox import Sandbox
 
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 PARTI = Path(__file__).parents[3] / "shared" / "data" / "PartiPrompts.tsv"
 
 

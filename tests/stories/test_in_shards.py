@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from test_cli import IMAGE, Desk, machine_line
+from desk import Desk, machine_line
+from sandbox_kit import IMAGE
 
 from oxenbatch.sandbox import Sandbox
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_cli import Desk, hub, machine_line  # noqa: F401 - `hub` is a fixture
+from desk import Desk, machine_line
 from test_manifest_inputs import png
 from world import World, open_quickly, scratch
 
@@ -258,8 +258,7 @@ prompts:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, hub: Sandbox) -> Desk:  # noqa: F811 - the fixture
-    desk = Desk(tmp_path, hub)
+def desk(desk: Desk, tmp_path: Path) -> Desk:
     (tmp_path / "refs").mkdir()
     (tmp_path / "refs/ox.png").write_bytes(png(int.from_bytes(tmp_path.name.encode()) % 251))
     (tmp_path / "refs/field.png").write_bytes(png(252))
@@ -323,7 +322,7 @@ def test_kept_rows_keep_their_files_and_are_not_asked_about_again(desk: Desk) ->
     assert desk.posts() == 2
 
 
-def test_the_stand_in_hub_remembers_files_over_its_own_end(tmp_path: Path, hub: Sandbox) -> None:  # noqa: F811
+def test_the_stand_in_hub_remembers_files_over_its_own_end(tmp_path: Path, hub: Sandbox) -> None:
     desk = Desk(tmp_path, hub)
     (tmp_path / "refs").mkdir()
     (tmp_path / "refs/ox.png").write_bytes(png(1))

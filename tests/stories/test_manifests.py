@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from desk import Desk, machine_line
+from sandbox_kit import IMAGE
 
 from oxenbatch.catalog import Catalog
 from oxenbatch.jobs import Row, canonical, with_addresses
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[2] / "manifests"
 CATALOG = Catalog.from_answer({"data": [model.shown() for model in CATALOGUE.values()]})
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file() and not path.name.startswith("."))
 MODEL_FOR = {"prompts.txt": ["--model", IMAGE]}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from ears import Ears
+from sandbox_kit import IMAGE
 
 from oxenbatch.cli import cli
 from oxenbatch.cli import run as running
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 FIRST = dt.date(2026, 11, 1)
 MANIFEST = f"""\
 name: ocean

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_cli import IMAGE, Desk, machine_line
+from desk import Desk, machine_line
+from sandbox_kit import IMAGE
 
 from oxenbatch.sandbox import Sandbox
 

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sandbox_kit import IMAGE
 
 from oxenbatch.sandbox import Sandbox
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-IMAGE = "black-forest-labs-flux-2-klein-4b"
 PATIENCE_S = 60.0
 CODES = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 
