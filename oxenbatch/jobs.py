@@ -240,7 +240,7 @@ def prompt_of(parameters: dict[str, Any]) -> str:
 
 def canonical(value: Any) -> str:
     """One text for all spellings of the same JSON value: sorted keys, no spaces, whole floats as integers."""
-    flat = type(value) is dict and all(type(name) is str and type(inner) in _FLAT for name, inner in value.items())
+    flat = type(value) is dict and _FLAT.issuperset(map(type, value.values())) and _TEXT.issuperset(map(type, value))
     return _encode(value if flat else _plain(value))
 
 
@@ -249,6 +249,7 @@ _encode: Final = json.JSONEncoder(
 ).encode  # made once: json.dumps makes one for every call
 _FLAT: Final = frozenset({str, int, bool, type(None)})
 """Values of one spelling."""
+_TEXT: Final = frozenset({str})
 
 
 def _plain(value: Any) -> Any:

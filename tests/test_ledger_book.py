@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -19,6 +20,7 @@ from ledgers import MODEL, Book, new_id, row
 from oxenbatch.errors import ConfigProblem, MachineError
 from oxenbatch.jobs import MOVES, Event, IllegalMove, JobState, after
 from oxenbatch.ledger import book as books
+from oxenbatch.ledger import schema
 from oxenbatch.ledger.book import Ledger, to_dollars, to_nanos
 from oxenbatch.ledger.schema import APPLICATION_ID, VERSION
 
@@ -180,6 +182,44 @@ def test_an_older_ledger_is_migrated_with_a_whole_backup_beside_it(book: Book, m
     assert old.execute("pragma user_version").fetchone()[0] == VERSION
     assert "mood" not in str(old.execute("select sql from sqlite_master where name = 'batch'").fetchone())
     old.close()
+
+
+@pytest.mark.parametrize("version", range(5, VERSION))
+def test_what_an_older_ledger_holds_is_all_there_after_its_migration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(schema, "STEPS", schema.STEPS[:version])
+        older.setattr(books, "VERSION", version)
+        Ledger.open(tmp_path / "ledger.db", create=True).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as old:
+        old.execute("create view mine as select model, count(*) as n from jobs group by model")
+        old.execute("insert into batch values (1, 'b', 'http://hub', 1.0, '2026-11-24', null, 0, 0)")
+        old.execute(f"insert into inputs values (1, '{'1' * 64}', '{'1' * 64}.png', 10, null, null)")
+        for n in (1, 2):
+            old.execute(
+                "insert into jobs (id, key, occurrence, request_hash, model, prompt, parameters, metadata, samples,"
+                f" position, wanted, source, created_at) values ({n}, 'k{n}', 1, 'r1:{n}', 'm', 'p', '{{}}', '{{}}', 1,"
+                f" {n}, 1, 's', 1.0)"
+            )
+            old.execute(
+                "insert into samples (id, job_id, number, model, request_hash, wanted, state, attempts_allowed, name,"
+                f" name_key) values ({n}, {n}, 1, 'm', 'r1:{n}', 1, 'pending', 3, 'a{n}', 'a{n}')"
+            )
+        old.execute("insert into job_inputs values (1, 2)")
+        old.commit()
+
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+
+        def all_of(query: str) -> list[tuple[object, ...]]:
+            return [tuple(found) for found in ledger.conn.execute(query)]
+
+        assert all_of("select id, key, position from jobs") == [(1, "k1", 1), (2, "k2", 2)]
+        assert all_of("select id, job_id, name from samples") == [(1, 1, "a1"), (2, 2, "a2")]
+        assert all_of("select * from job_inputs") == [(1, 2)]
+        assert all_of("select * from mine") == [("m", 2)]
+        assert all_of("pragma foreign_key_check") == []
+        assert all_of("pragma foreign_keys") == [(1,)]
 
 
 def test_a_migration_that_fails_changes_nothing_and_can_be_tried_again(

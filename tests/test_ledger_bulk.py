@@ -86,6 +86,7 @@ def test_rows_that_are_recorded_together_are_recorded_as_one_by_one(
         patch.setattr(staging, "CHUNK", chunk)
         together = _staged(folder, "together", manifests, shard)
         patch.setattr(bulk, "add", lambda *_: 0)
+        patch.setattr(staging, "is_fresh", lambda _: False)
         one_by_one = _staged(folder, "one", manifests, shard)
 
     assert together == one_by_one
@@ -112,8 +113,8 @@ def test_no_more_rows_are_held_than_a_chunk(tmp_path: Path) -> None:
 def test_a_chunk_of_rows_that_hold_pictures_is_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "CHUNK_SIZE", 1000)
     sizes: list[int] = []
-    real = bulk.add
-    monkeypatch.setattr(bulk, "add", lambda *asked: sizes.append(len(asked[1])) or real(*asked))
+    real = bulk.load
+    monkeypatch.setattr(bulk, "load", lambda *asked: sizes.append(len(asked[1])) or real(*asked))
     book = Book(tmp_path / "ledger.db")
     large = {"image": "data:" + "x" * 400}, {"images": ["data:" + "x" * 400]}
     book.stage(*(row(f"{n}", number=n, parameters=dict(large[n % 2])) for n in range(1, 10)))

@@ -412,4 +412,4 @@ def test_news_and_outcomes_do_not_feel_what_is_finished(vast: Book) -> None:
     finally:
         vast.ledger.conn.set_progress_handler(None, 0)
 
-    assert len(steps) <= 5
+    assert len(steps) <= 8

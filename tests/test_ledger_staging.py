@@ -14,7 +14,7 @@ from ledgers import MODEL, NANOS, Book, check_all, new_id, row
 from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import JobState, Row, auto_seed, hash_of_text, request_hash
 from oxenbatch.ledger import bulk, decisions, results, sends, staging
-from oxenbatch.names import collision_key
+from oxenbatch.names import ROOT_RESULTS, collision_key
 from oxenbatch.wire import Outcome
 
 if TYPE_CHECKING:
@@ -449,7 +449,7 @@ def test_the_same_rows_get_the_same_names_in_another_ledger(tmp_path: Path, book
 def test_results_beyond_ten_thousand_lie_in_sub_folders_and_are_distinct_all_over(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "ROOT_RESULTS", 10)
+    monkeypatch.setattr("oxenbatch.names.ROOT_RESULTS", 10)
     book.stage(*(row(str(n), id=f"r{n}", number=n + 1) for n in range(25)))
     book.stage(row("other", id="R3"), row("another", id="R24", number=2))
     names = [name for (name,) in book.all("select name from samples order by id")]
@@ -461,7 +461,7 @@ def test_results_beyond_ten_thousand_lie_in_sub_folders_and_are_distinct_all_ove
 
 @pytest.mark.slow
 def test_the_ten_thousandth_result_is_the_last_in_the_folder_itself(book: Book) -> None:
-    assert bulk.ROOT_RESULTS == 10_000
+    assert ROOT_RESULTS == 10_000
     book.stage(*(row(str(n), number=n) for n in range(1, 10_003)))
     inside = book.all("select min(id), max(id) from samples where instr(name, '/') = 0")
     beyond = book.all("select id from samples where name glob '0001/*'")

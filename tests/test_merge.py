@@ -379,7 +379,7 @@ def test_names_that_two_shards_have_given_are_told_apart_and_stay(home: Home) ->
 
 
 def test_more_results_than_one_folder_should_hold_are_spread(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "ROOT_RESULTS", 2)
+    monkeypatch.setattr("oxenbatch.names.ROOT_RESULTS", 2)
     home.shard(1, 2, *(row(f"a {n}") for n in range(3))).finish(3)
     home.shard(2, 2, *(row(f"b {n}") for n in range(2))).finish(2)
     home.merge()

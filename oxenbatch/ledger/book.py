@@ -13,6 +13,7 @@ import sqlite3
 import stat
 from collections import Counter
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -175,12 +176,13 @@ class Ledger:
         """Bring the tables to this program's version, in one transaction, with a backup beside an older ledger."""
         if version:
             self.copy_to(self.path.with_name(f"{self.path.name}.v{version}.bak"))
+        self.conn.execute("pragma foreign_keys = off")
         with self.immediate():
-            if self._pragma("user_version") != version:
-                return  # another process was faster
-            (migrate if version else create)(self.conn)
-            self.conn.execute(f"pragma application_id = {APPLICATION_ID}")
-            self.conn.execute(f"pragma user_version = {VERSION}")
+            if self._pragma("user_version") == version:  # else another process was faster
+                (migrate if version else create)(self.conn)
+                self.conn.execute(f"pragma application_id = {APPLICATION_ID}")
+                self.conn.execute(f"pragma user_version = {VERSION}")
+        self.conn.execute("pragma foreign_keys = on")
 
     def copy_to(self, path: Path) -> None:
         """A whole and consistent copy of the ledger lies at `path`, in place of what was there."""
@@ -307,6 +309,7 @@ def _make(path: Path) -> None:
         os.close(file)
 
 
+@lru_cache(maxsize=256)  # a manifest's million rows have a few prices
 def to_nanos(dollars: Decimal | None) -> int | None:
     """Whole nanodollars, rounded up: what limits are held against is never too low."""
     return None if dollars is None else int((dollars * NANOS).to_integral_value(rounding=ROUND_CEILING))

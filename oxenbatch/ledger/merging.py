@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from oxenbatch.errors import UsageProblem, printable
 from oxenbatch.ledger import reads
-from oxenbatch.ledger.bulk import ROOT_RESULTS
-from oxenbatch.ledger.staging import CACHE_KIB, marks
-from oxenbatch.names import collision_key
+from oxenbatch.ledger.staging import CACHE_KIB
+from oxenbatch.names import collision_key, marks, sub_folder
 
 if TYPE_CHECKING:
     import sqlite3
@@ -260,7 +259,7 @@ class Merging:
         if retired:
             base, folder = f"{base}-{row['id']}", f"{ASIDE}/"
         else:
-            folder = f"{self._named // ROOT_RESULTS:04d}/" if self._named >= ROOT_RESULTS else ""
+            folder = sub_folder(self._named)
         names = (f"{folder}{base}{mark}" for mark in marks(row["key"], row["number"]))
         return next(name for name in names if self._claim(row["id"], name))
 

@@ -337,8 +337,7 @@ def job_of_token(ledger: Ledger, token: str) -> int | None:
 def job_that_asked(ledger: Ledger, row: Generation) -> int | None:
     """A job whose request the hub's row echoes, or None."""
     for job in ledger.conn.execute(
-        "select id, parameters from jobs where request_hash in (select request_hash from submissions)"
-        " and prompt = ? and model = ?",
+        "select id, parameters from jobs where id in (select job_id from submissions) and prompt = ? and model = ?",
         (prompt_of(dict(row.echo)), row.model),
     ):
         asked = {name: value for name, value in json.loads(job["parameters"]).items() if value != "auto"}

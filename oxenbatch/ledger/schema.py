@@ -6,6 +6,7 @@ text, and what limits are checked against is whole nanodollars, since SQLite add
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -304,6 +305,41 @@ LENGTHS = (
     "create index samples_pending on samples (model, length_s, id) where state = 'pending' and wanted = 1",
 )
 
+
+def _anew(statement: str) -> str:
+    """The table under another name, without `unique` columns, and with every list of words as so many comparisons."""
+
+    def compared(found: re.Match[str]) -> str:
+        words = " or ".join(f"{found[1]} = {word}" for word in found[3].split(", "))
+        return f"{found[2] or ''}({words})"
+
+    renamed = re.sub(r"table (\w+)", r"table \1_anew", statement).replace("not null unique", "not null")
+    return re.sub(r"(\w+) (not )?in \(([^)]+)\)", compared, renamed)
+
+
+# A million new rows are recorded first and then sorted once for what must be unique, instead of a million times: SQLite
+# can drop an index that has a name, and not a column's `unique`, so both tables are made anew. Of a list of words it
+# would build a table for every row that it checks.
+LOADED = (
+    "pragma legacy_alter_table = on",  # views of jobs, a user's own too, are not asked while there are none
+    _anew(JOBS),
+    _anew(INPUTS[0]),
+    "insert into jobs_anew select * from jobs",
+    "drop table jobs",
+    "alter table jobs_anew rename to jobs",
+    "create unique index jobs_by_key on jobs (key)",
+    "create index jobs_by_position on jobs (position)",
+    _anew(SAMPLES),
+    _anew(LENGTHS[0]),
+    "insert into samples_anew select * from samples",
+    "drop table samples",
+    "alter table samples_anew rename to samples",
+    "create unique index samples_by_name on samples (name_key)",
+    LENGTHS[2],
+    *(index for index in INDEXES if " on samples " in index and "index samples_pending" not in index),
+    "pragma legacy_alter_table = off",
+)
+
 # Version 1. A later version is one more entry here; what stands is never edited.
 STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
@@ -319,6 +355,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("m005_inputs", INPUTS),
     ("m006_reuse", ("alter table generations add column origin text",)),
     ("m007_lengths", LENGTHS),
+    ("m008_loaded", LOADED),
 )
 VERSION: Final = len(STEPS)
 
@@ -355,8 +392,9 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Every table of an older ledger is as this program knows it; call inside a transaction.
+    """Every table of an older ledger is as this program knows it; call inside a transaction, with foreign keys off.
 
+    Tables are made anew: where references were followed, the old one's end would be the end of all that refer to it.
     sqlite-utils keeps the list of steps that were taken; it is imported here, since it takes 0.1 to 0.9 s.
     """
     from sqlite_utils import Database, Migrations  # noqa: PLC0415 - only a new or older ledger pays for it

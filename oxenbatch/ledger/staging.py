@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
-from oxenbatch.jobs import Event, JobState, Row, auto_seed, canonical, job_key, length_of, request_hash
+from oxenbatch.jobs import Event, JobState, Row, canonical, job_key, length_of, request_hash
 from oxenbatch.ledger import bulk, inputs
 from oxenbatch.ledger.book import to_nanos
 from oxenbatch.ledger.decisions import Aside
 from oxenbatch.ledger.parts import Neighbours
-from oxenbatch.names import collision_key, stem_for
+from oxenbatch.names import collision_key, marks, sub_folder
 
 if TYPE_CHECKING:
     import sqlite3
@@ -84,6 +82,13 @@ class _Work:
         """Nanodollars for one sample of the row."""
         return to_nanos(self.terms.price(row))
 
+    def count(self, rows: list[Row], samples: int) -> None:
+        """All the rows are new jobs, with so many samples."""
+        self.newest += samples
+        self.staged.rows += len(rows)
+        self.staged.added += len(rows)
+        self.staged.samples_added += samples
+
     def bulk(self) -> bulk.Terms:
         """What `bulk` needs to know."""
         return bulk.Terms(self.terms.at, self.terms.attempts, self.estimate, self.terms.takes_seed, self.inputs)
@@ -109,15 +114,14 @@ def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms
             )
             conn.execute("delete from seen")
             neighbours = Neighbours(ledger, terms.shard) if terms.shard else None
-            fresh = not conn.execute("select 1 from jobs limit 1").fetchone()
+            fresh = is_fresh(conn)
             conn.execute("update jobs set wanted = 0 where wanted = 1")
             newest = conn.execute("select coalesce(max(id), 0) from samples").fetchone()[0]
             work = _Work(ledger, terms, staged, newest, inputs.Staging(ledger), neighbours)
-            with bulk.without_indexes(ledger) if fresh else contextlib.nullcontext():
-                for problem in _stage_all(work, rows):
-                    total += 1
-                    if total <= PROBLEMS_KEPT:
-                        problems.append(problem)
+            for problem in (_load_all if fresh else _stage_all)(work, rows):
+                total += 1
+                if total <= PROBLEMS_KEPT:
+                    problems.append(problem)
             if not problems and not staged.rows and not work.elsewhere:
                 problems, total = [Problem("the manifest has no rows")], 1
             if problems:
@@ -143,8 +147,37 @@ def _follow_jobs(conn: sqlite3.Connection) -> None:
     )
 
 
+def is_fresh(conn: sqlite3.Connection) -> bool:
+    """Whether there are no jobs yet."""
+    return not conn.execute("select 1 from jobs limit 1").fetchone()
+
+
+def _load_all(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[Problem]:
+    """Every row is a job, in a ledger that has none; what is wrong with them."""
+    conn, terms = work.ledger.conn, work.bulk()
+    indexes = bulk.drop_indexes(conn)
+    wrong = False
+    for part in _chunks(work, rows):
+        if isinstance(part, Problem):
+            wrong = True
+            yield part
+        else:
+            work.count(part, bulk.load(conn, part, terms, work.newest))
+    if not wrong:  # else all of it is taken back
+        yield from bulk.build_indexes(conn, indexes, terms)
+
+
 def _stage_all(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[Problem]:
     """Every row is a job, chunk by chunk; what is wrong with them."""
+    for part in _chunks(work, rows):
+        if isinstance(part, Problem):
+            yield part
+        else:
+            yield from _stage_chunk(work, part)
+
+
+def _chunks(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[list[Row] | Problem]:
+    """The rows that are this batch's, as many at once as memory is to hold, and what is wrong with others."""
     chunk: list[Row] = []
     size = 0
     for entry in rows:
@@ -153,13 +186,14 @@ def _stage_all(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[Problem]:
                 work.elsewhere += 1
                 continue
             chunk.append(entry)
-            size += _size(entry.parameters) + _size(entry.metadata) + _size(entry.written)
-        if len(chunk) == CHUNK or size >= CHUNK_SIZE or isinstance(entry, Problem):
-            yield from _stage_chunk(work, chunk)
+            size += sum(_size(values) for values in (entry.parameters, entry.metadata, entry.written) if values)
+        if chunk and (len(chunk) == CHUNK or size >= CHUNK_SIZE or isinstance(entry, Problem)):
+            yield chunk
             chunk, size = [], 0
         if isinstance(entry, Problem):
             yield entry
-    yield from _stage_chunk(work, chunk)
+    if chunk:
+        yield chunk
 
 
 def _size(values: Mapping[str, Any]) -> int:
@@ -171,14 +205,10 @@ def _size(values: Mapping[str, Any]) -> int:
 
 
 def _stage_chunk(work: _Work, chunk: list[Row]) -> Iterator[Problem]:
-    staged = work.staged
     if work.skip:
         work.skip -= 1
-    elif chunk and (added := bulk.add(work.ledger, chunk, work.bulk(), work.newest)):
-        work.newest += added
-        staged.rows += len(chunk)
-        staged.added += len(chunk)
-        staged.samples_added += added
+    elif added := bulk.add(work.ledger, chunk, work.bulk(), work.newest):
+        work.count(chunk, added)
         work.skips = 1
         return
     else:
@@ -207,7 +237,7 @@ def _stage_row(work: _Work, row: Row) -> Problem | None:
         _add_job(work, row, key, hashed, occurrence, estimate)
         return None
     if job["wanted"]:
-        return Problem(f"id {printable(row.id)!r} stands twice in the manifest", row.where, row.number, "id")
+        return bulk.twice(row.id or "", row.where, row.number)
     if job["request_hash"] != hashed:
         return _change_job(work, row, hashed, job, estimate)
     _keep_job(work, row, job, estimate)
@@ -319,34 +349,16 @@ def _add_job(work: _Work, row: Row, key: str, hashed: str, occurrence: int, esti
 def _add_samples(work: _Work, row: Row, job_id: int, key: str, hashed: str, estimate: int | None, *, have: int) -> None:
     """The job has as many samples as the row wants, each with its own name; the `have` first stay as they are."""
     terms = work.terms
-    seeds = row.parameters.get("seed") == "auto" and terms.takes_seed(row.model)
-    stem = stem_for(row.id, row.prompt, key)
-    for number in range(have + 1, row.samples + 1):
-        seed = auto_seed(key, number) if seeds else None
-        own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
-        first = stem if row.samples == 1 else f"{stem}-{number}"
-        folder = f"{work.newest // bulk.ROOT_RESULTS:04d}/" if work.newest >= bulk.ROOT_RESULTS else ""
+    for number, seed, own_hash, first in bulk.drawn(row, key, hashed, terms.takes_seed, after=have):
         for mark in marks(key, number):
             added = work.ledger.conn.execute(
                 "insert into samples (job_id, number, model, request_hash, seed, wanted, state, attempts_allowed,"
                 " estimate_nanos, name, name_key, length_s) values (?, ?, ?, ?, ?, 1, 'pending', ?, ?, ?, ?, ?)"
                 " on conflict (name_key) do nothing",
-                (job_id, number, row.model, own_hash, seed, terms.attempts, estimate, folder + first + mark,
-                 collision_key(first + mark), length_of(row.parameters)),
+                (job_id, number, row.model, own_hash, seed, terms.attempts, estimate,
+                 sub_folder(work.newest) + first + mark, collision_key(first + mark), length_of(row.parameters)),
             ).rowcount  # fmt: skip
             if added:
                 break
         work.newest += 1
         work.staged.samples_added += 1
-
-
-def marks(key: str, number: int) -> Iterator[str]:
-    """What is put behind a name, until no other sample has it: nothing, a part of the sample's own hash, a number.
-
-    The first 10,000 results lie in the folder itself, each further 10,000 in a sub-folder of its own; names are
-    distinct over all of them.
-    """
-    yield ""
-    digest = request_hash(f"{key}/{number}", {})[3:]
-    yield from (f"-{digest[n : n + 8]}" for n in range(8))
-    yield from (f"-{n}" for n in itertools.count(2))
