@@ -9,14 +9,15 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from world import picture
 
 from oxenbatch.catalog import Catalog
-from oxenbatch.errors import ManifestError
+from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import Row
 from oxenbatch.manifest import Overrides, load_manifest
+from oxenbatch.manifest import read as reading
 from oxenbatch.manifest.quick import Quick
 from oxenbatch.sandbox.models import CATALOGUE
 
@@ -109,3 +110,44 @@ def test_a_plain_table_is_read_quickly(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert len(rows) == 50
     assert sum(row is not None for row in asked) == 49  # the first was read in full
+
+
+# -- where a list ends --------------------------------------------------------------------------------------------
+
+LINES = st.lists(
+    st.sampled_from(["- a", "- {prompt: b, seed: 1}", "  - c", "- |", "  text", "-", "- 'open", "close'", "# r", "",
+                     "name: late", "seed: 5", " name: in", "rows:", "prompts:", "---", "...", "- at {date}", "-key: 1",
+                     "]", "\tx", "? y", '- "x\\', "- &a x", "- *a", "%TAG", "- >", "- [d, e]", "- prompt: f",
+                     "  seed: 2"]),
+    max_size=7,
+)  # fmt: skip
+HEADS = st.sampled_from(["prompts:", "rows:", "# r\nseed: 3\nprompts:", "name: n\rprompts:", "{prompts:", " prompts:",
+                         "seed: 1\nrows: # r", "- x", "prompts: ["])  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(head=HEADS, lines=LINES, end=st.sampled_from(["\n", "\n", "\r\n", "\r"]), chunk=st.sampled_from([3, 2**20]))
+@example(head="name: n\r\r\rprompts:", lines=["- a", "seed: 5"], end="\n", chunk=2**20)
+def test_a_head_whose_list_is_last_is_what_the_whole_file_says(
+    tmp_path_factory: pytest.TempPathFactory, head: str, lines: list[str], end: str, chunk: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "whole.yaml"
+    path.write_bytes((head + "\n" + end.join(lines)).encode())
+
+    def told() -> object:
+        try:
+            manifest = load_manifest(path, overrides=Overrides(model="m"))
+        except ManifestError as error:
+            return {str(problem) for problem in error.problems}
+        found = list(manifest.rows(DAY))
+        wrong = {str(one) for one in found if isinstance(one, Problem)}
+        return wrong or (manifest.name, [astuple(one) for one in found if isinstance(one, Row)], manifest.uses_date)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_CHUNK", chunk)
+        quick = told()
+        patch.setattr(reading, "_is_last", lambda *_: False)
+        whole = told()
+
+    # Of a file that is broken further on, the head or the rows before that are told about first.
+    assert quick == whole or (isinstance(quick, set) and isinstance(whole, set))

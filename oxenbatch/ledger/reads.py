@@ -251,11 +251,12 @@ def story(ledger: Ledger, job_id: int) -> Story:
 def files(ledger: Ledger) -> Iterator[tuple[int, str, int]]:
     """(sample id, file, bytes) of every file that should be on disk."""
     # A generation is downloaded exactly where its sample is; by its own index, a million take one second and not five.
-    for row in ledger.conn.execute(
+    cursor = ledger.conn.cursor()
+    cursor.row_factory = None  # plain tuples: a third less
+    return cursor.execute(
         "select sample_id, file, bytes from generations indexed by one_live_generation where state = 'downloaded'"
         " and state in ('queued', 'processing', 'succeeded', 'downloaded', 'unfetchable') order by sample_id"
-    ):
-        yield row[0], row[1], row[2]
+    )
 
 
 def hashes(ledger: Ledger) -> Iterator[tuple[int, str, str]]:

@@ -26,7 +26,7 @@ PROBLEMS_KEPT: Final = 1000  # a wrong column makes a problem of every row; a th
 CHUNK: Final = 500  # rows that are recorded together, and the most that are held in memory
 CHUNK_SIZE: Final = 4 * 2**20  # characters of their texts, at most, and one row more: a picture may stand in a row
 SKIPS_MOST: Final = 64
-CACHE_KIB: Final = 6 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
+CACHE_KIB: Final = 4 * 1024  # keys and names are random places of their indexes: SQLite's own 2 MB would thrash
 Changed = Literal["stop", "rerun", "keep"]
 
 
