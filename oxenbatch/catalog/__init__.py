@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RESERVED: Final = ("model", "num_generations", "target_namespace", "target_repo", "target_directory")
 """Fields of the request that are ours to fill in, so a schema that lists them asks nothing of a row."""
 
+_DECIDING: Final = frozenset(DECIDING)
 _PRICES_KEPT: Final = 1_000  # a list has a few dozen; a stranger's values may be any number
 _SHOWN_ERRORS: Final = 20  # a row with more than that is wrong as a whole; the rest would only scroll by
 _BACKTRACKS: Final = 20_000  # a pattern of the hub's may not take longer than a millisecond or so over a row
@@ -104,7 +105,7 @@ class Model:
 
     def price(self, parameters: Mapping[str, Any]) -> Decimal | None:
         """The estimated dollars of ONE generation, None where it cannot be told; see `prices.estimate`."""
-        values = tuple(map(parameters.get, DECIDING))
+        values = () if _DECIDING.isdisjoint(parameters) else tuple(map(parameters.get, DECIDING))
         key = (values, tuple(map(type, values)))  # True is 1 to a dict, and not to a price
         try:
             return self._prices[key]
