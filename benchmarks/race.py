@@ -11,15 +11,18 @@ import heapq
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from oxenbatch.sandbox import Sandbox
 
@@ -101,6 +104,41 @@ def write_prompts(case: Case, folder: Path) -> Path:
     return manifest
 
 
+DOWNLOADERS = {
+    "curl -Z": ("curl", "--no-progress-meter", "--fail", "--parallel", "--parallel-max", "8", "--config"),
+    "aria2c": ("aria2c", "--quiet", "--max-concurrent-downloads=8", "--split=1", "--file-allocation=none", "-i"),
+}
+"""What fetches addresses and does nothing else; each is called with a file of them."""
+
+
+def installed(who: str) -> bool:
+    """Whether the client is on this machine."""
+    return who not in DOWNLOADERS or shutil.which(DOWNLOADERS[who][0]) is not None
+
+
+def write_addresses(who: str, case: Case, folder: Path, hub: Sandbox) -> Path:
+    """All that the batch makes is made already, and the downloader's list says where it is."""
+
+    with httpx.Client(base_url=f"{hub.url}/api", headers={"Authorization": f"Bearer {hub.key}"}) as client:
+        for number in range(case.rows):
+            client.post("/ai/queue", json={"model": case.model, "prompt": f"{number}"}).raise_for_status()
+        while client.get("/ai/queue").json()["count"]:
+            time.sleep(0.05)
+        rows = client.get("/ai/generations", params={"page_size": case.rows}).json()["generations"]
+    out = folder / "out"
+    out.mkdir()
+    entry = "url = {url}\noutput = {path}\n" if who == "curl -Z" else "{url}\n  dir={out}\n  out={name}\n"
+    names = [f"{row['generation_id']}.bin" for row in rows]
+    found = folder / "addresses"
+    found.write_text(
+        "".join(
+            entry.format(url=row["result_url"], path=out / name, out=out, name=name)
+            for row, name in zip(rows, names, strict=True)
+        )
+    )
+    return found
+
+
 def command(who: str, case: Case, manifest: Path, hub: str) -> list[str]:
     """How the client is called."""
     common = [str(manifest), "--hub", hub, "-o", str(manifest.parent / "out"), "--model", case.model]
@@ -155,17 +193,23 @@ def race(who: str, case: Case) -> Run:
         with stopping(stand_in) as hub:
             environ = {k: v for k, v in os.environ.items() if not k.startswith(("OXEN", "COV_", "PYTHONDONTWRITE"))}
             environ |= {"HOME": name, "XDG_CACHE_HOME": name, "XDG_DATA_HOME": name, "OXEN_API_KEY": hub.key}
+            if who in DOWNLOADERS:
+                called = [*DOWNLOADERS[who], str(write_addresses(who, case, folder, hub))]
+            else:
+                called = command(who, case, manifest, hub.url)
             spawned = time.time()
             began = time.monotonic()
             with alone_on(CLIENT_CORE):
-                client = subprocess.Popen(command(who, case, manifest, hub.url), env=environ)
+                client = subprocess.Popen(called, env=environ)
             _, status, used = os.wait4(client.pid, 0)
             wall_s = time.monotonic() - began
             client.returncode = os.waitstatus_to_exitcode(status)
             record = hub.record()
         if client.returncode not in (0, 3):
             raise RuntimeError(f"{who} ended with {client.returncode}")
-        return judge(case, folder, journal, record, spawned, wall_s, used)
+        run = judge(case, folder, journal, record, spawned, wall_s, used)
+        # A downloader sends nothing: its time begins when it does.
+        return replace(run, makespan_s=run.makespan_s + run.first_send_s) if who in DOWNLOADERS else run
 
 
 def judge(
@@ -217,6 +261,7 @@ CASES = {
         Case("1000/64 lognormal", 1000, 64, life="2~0.5", against=("limit", "limit --fsync")),
         Case("silent", 200, 16, faults=({"do": "silent_events"},), against=()),
         Case("40 x 50 MB", 40, 8, model=VIDEO, file_bytes=50_000_000, against=("limit --fsync",)),
+        Case("40 x 50 MB at once", 40, 40, model=VIDEO, life="0.001", file_bytes=50_000_000, against=(*DOWNLOADERS,)),
         Case("mixed 100/16", 100, 16, model=VIDEO, speed=20, life="12x", durations=(5, 10)),
         Case("mixed 200/64", 200, 64, model=VIDEO, speed=20, life="12x", durations=(5, 10)),
         Case("slow hub", 200, 16, faults=({"do": "slow_answer", "seconds": 0.1},)),
@@ -244,7 +289,7 @@ def compare(case: Case, repeats: int) -> Found:
     """Everybody in turn, so often."""
     found = Found(case)
     for _ in range(repeats):
-        for who in (*case.against, "ours"):
+        for who in filter(installed, (*case.against, "ours")):
             found.runs.setdefault(who, []).append(race(who, case))
     return found
 
@@ -255,7 +300,7 @@ def lines(found: Found) -> list[str]:
     told = [f"{found.case.name}: {', '.join(names)}; ratios of ours"]
     for name, measure in MEASURES.items():
         values = {who: median(measure(run) for run in runs) for who, runs in found.runs.items()}
-        ratios = [f"{values['ours'] / values[who]:.3f}" for who in found.case.against]
+        ratios = [f"{values['ours'] / values[who]:.3f}" for who in names if who != "ours"]
         told.append(f"  {name:24} " + "  ".join(f"{values[who]:9.3f}" for who in names) + "   ÷ " + " ".join(ratios))
     for who, runs in found.runs.items():
         last = runs[-1]
