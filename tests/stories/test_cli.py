@@ -235,7 +235,7 @@ def test_damage_is_found_and_mended_for_nothing(desk: Desk) -> None:
 
 
 def test_a_rejected_result_is_set_aside_and_made_anew(desk: Desk) -> None:
-    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: hero, prompt: a, seed: auto}}]\n")
+    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: hero, prompt: what is rejected, seed: auto}}]\n")
     desk.call("run", "m.yaml")
     old = (desk.folder / "out/m/hero.png").read_bytes()
 
