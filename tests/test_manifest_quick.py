@@ -16,7 +16,7 @@ from world import picture
 from oxenbatch.catalog import Catalog
 from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import Row
-from oxenbatch.manifest import Overrides, load_manifest
+from oxenbatch.manifest import Overrides, load_manifest, yaml12
 from oxenbatch.manifest import read as reading
 from oxenbatch.manifest.quick import Quick
 from oxenbatch.sandbox.models import CATALOGUE
@@ -144,9 +144,9 @@ def test_a_head_whose_list_is_last_is_what_the_whole_file_says(
         return wrong or (manifest.name, [astuple(one) for one in found if isinstance(one, Row)], manifest.uses_date)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_CHUNK", chunk)
+        patch.setattr(yaml12, "_CHUNK", chunk)
         quick = told()
-        patch.setattr(reading, "_is_last", lambda *_: False)
+        patch.setattr(reading, "is_last", lambda *_: False)
         whole = told()
 
     # Of a file that is broken further on, the head or the rows before that are told about first.

@@ -5,7 +5,6 @@ The head may stand behind the rows, so YAML and JSON are gone through twice: onc
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +17,7 @@ from oxenbatch.manifest.source import Entry, Faulty, Include, Source, entry, nam
 from oxenbatch.manifest.spots import Finder, in_json, in_yaml
 from oxenbatch.manifest.strict_json import JsonFault, after_space, decode, value_at
 from oxenbatch.manifest.tables import read_table, read_text
-from oxenbatch.manifest.yaml12 import Composer, Marks, YamlFault, place
+from oxenbatch.manifest.yaml12 import Composer, Marks, YamlFault, is_last, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,7 +149,7 @@ def _yaml_outline(source: Source, found: Outline) -> None:
             keys[key] = event
             if key in LISTS and isinstance(value, SequenceStartEvent):
                 found.lists[key] = at[0]
-                if at[1] == 1 and not value.flow_style and _is_last(source, at[0]):
+                if at[1] == 1 and not value.flow_style and is_last(source, at[0]):
                     break
                 for text in composer.skip(value):
                     if "{" in text and names_the_date(text):
@@ -164,31 +163,6 @@ def _yaml_outline(source: Source, found: Outline) -> None:
             composer.finish()
         found.problems += composer.problems
         found.unsure = composer.references > 0
-
-
-def _is_last(source: Source, line: int) -> bool:
-    """Whether nothing but a block list's entries follows, from its key in the first column on, and no date.
-
-    A key of the head would begin in the first column too; a look at where lines begin is forty times as fast as to read
-    a million entries. Whatever is unusual there is no answer: it is read.
-    """
-    with source.open() as stream:
-        if any(_NO_LINE_END.search(stream.readline()) for _ in range(line)):
-            return False
-        kept = b"\n"
-        while chunk := stream.read(_CHUNK):
-            text = kept + chunk
-            if _NO_LINE_END.search(text) or _NO_ENTRY.search(text) or names_the_date(text.decode("utf-8", "replace")):
-                return False
-            kept = text[-16:]
-    return True
-
-
-_CHUNK: Final = 2**20
-_NO_LINE_END: Final = re.compile(rb"\r(?!\n|\Z)")
-"""A lone CR, which ends a line for YAML alone."""
-_NO_ENTRY: Final = re.compile(rb"\n(?![ \r\n#]|-[ \r\n]|-?\Z)")
-"""A line that is no part of a block list: what begins it is no space, no hyphen with a space, and no comment."""
 
 
 def _no_manifest(composer: Composer, root: Any, found: Outline) -> None:

@@ -24,9 +24,12 @@ from yaml.events import (
 )
 
 from oxenbatch.errors import Problem, printable
+from oxenbatch.manifest.source import names_the_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from oxenbatch.manifest.source import Source
 
 DEEPEST: Final = 64  # levels; parameters of models have three or four, and the parser's time grows with the square
 Marks: TypeAlias = "dict[tuple[str | int, ...], tuple[Event, Event]]"
@@ -294,3 +297,30 @@ class Composer:
         if event.tag not in _PLAIN_TAGS:
             name = event.tag.replace("tag:yaml.org,2002:", "!!")
             self.wrong(f"has the tag {printable(name, 80)}, which is not supported; remove it", event)
+
+
+# -- without reading it ---------------------------------------------------------------------------------------------
+
+_CHUNK: Final = 2**20
+_NO_LINE_END: Final = re.compile(rb"\r(?!\n|\Z)")
+"""A lone CR, which ends a line for YAML alone."""
+_NO_ENTRY: Final = re.compile(rb"\n(?![ \r\n#]|-[ \r\n]|-?\Z)")
+"""A line that is no part of a block list: what begins it is no space, no hyphen with a space, and no comment."""
+
+
+def is_last(source: Source, line: int) -> bool:
+    """Whether nothing but a block list's entries follows, from its key in the first column on, and no date.
+
+    A key of the head would begin in the first column too; a look at where lines begin is forty times as fast as to read
+    a million entries. Whatever is unusual there is no answer: it is read.
+    """
+    with source.open() as stream:
+        if any(_NO_LINE_END.search(stream.readline()) for _ in range(line)):
+            return False
+        kept = b"\n"
+        while chunk := stream.read(_CHUNK):
+            text = kept + chunk
+            if _NO_LINE_END.search(text) or _NO_ENTRY.search(text) or names_the_date(text.decode("utf-8", "replace")):
+                return False
+            kept = text[-16:]
+    return True
