@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cost
 from race import CASES, DOWNLOADERS, MEASURES, Case, Found, Run, at, installed, race
 
 from oxenbatch import __version__
@@ -232,7 +233,7 @@ def plots(found: dict[str, Found], grown: dict[str, Any], folder: Path) -> None:
     plt.close("all")
 
 
-def results(found: dict[str, Found], grown: dict[str, Any], where: str) -> str:
+def results(found: dict[str, Found], grown: dict[str, Any], costs: dict[str, float], where: str) -> str:
     """The page."""
     turns = min(len(runs) for one in found.values() for runs in one.runs.values())
     lines = [
@@ -252,6 +253,13 @@ def results(found: dict[str, Found], grown: dict[str, Any], where: str) -> str:
         "",
         "![How late files and sends are](lag.png)",
         "",
+        "## What a generation costs",
+        "",
+        "The engine's parts, one after another on one thread, in a batch of 100,000 (`benchmarks/cost.py`); what the",
+        "kernel does for each is in its time. In a run they share an interpreter and a core, which costs them more.",
+        "",
+        *cost.table(costs),
+        "",
         "## Other questions",
         "",
         *other_table(found),
@@ -270,6 +278,7 @@ def results(found: dict[str, Found], grown: dict[str, Any], where: str) -> str:
         "make bench",
         'python benchmarks/race.py "1000/64 lognormal" --repeats 3    # one case alone',
         "python benchmarks/growth.py --most 100000",
+        "python benchmarks/cost.py",
         "```",
         "",
     ]
@@ -319,13 +328,15 @@ def main() -> None:
     cases = {name: small(case) for name, case in CASES.items()} if asked.quick else CASES
     grown = growth(10_000 if asked.quick else asked.most)
     print(f"{time.monotonic() - began:6.0f} s  growth", file=sys.stderr, flush=True)
+    costs = cost.cost(*((2_000, 200) if asked.quick else (100_000, 2_000)))
+    print(f"{time.monotonic() - began:6.0f} s  cost", file=sys.stderr, flush=True)
     found = measured(cases, 1 if asked.quick else asked.repeats, began + asked.seconds)
     asked.folder.mkdir(parents=True, exist_ok=True)
-    (asked.folder / "RESULTS.md").write_text(results(found, grown, where))
+    (asked.folder / "RESULTS.md").write_text(results(found, grown, costs, where))
     plots(found, grown, asked.folder)
     if asked.folder == HERE:
         write_headline(headline(found, where))
-    print(results(found, grown, where))
+    print(results(found, grown, costs, where))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from oxenbatch.errors import OxenbatchError, printable
@@ -42,6 +43,7 @@ def _without_secrets(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
+@lru_cache(maxsize=16)  # a file's address is asked for its own three times in a row
 def origin_of(url: str) -> str:
     """`scheme://host:port`, always with its port: two addresses share the key only where these are equal."""
     parts = parse(url)

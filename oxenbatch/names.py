@@ -140,6 +140,8 @@ def inside(root: Path, name: str) -> Path:
         raise ValueError(f"{name[:200]!r} is not a name inside the folder")
     path = root.joinpath(*parts)
     try:
+        if not any(root.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1)):
+            return path  # nothing on its way leads elsewhere; to follow the whole path asks the disk ten times more
         leads_to = path.resolve()
         home = root.resolve()
     except (OSError, RuntimeError):  # links in a circle; which of the two depends on Python's version

@@ -14,6 +14,7 @@ from datetime import UTC
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -233,6 +234,7 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     return payload if isinstance(payload, dict) else None
 
 
+@lru_cache(maxsize=8)  # all answers of a second carry the same one
 def http_date(text: str | None) -> float | None:
     """Unix seconds of an HTTP date, or None."""
     if not text:

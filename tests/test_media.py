@@ -126,7 +126,7 @@ _STILL = {"width": 37, "height": 21}
 _FILM = {"width": 64, "height": 48, "seconds": 0.167, "fps": 24.0, "audio": False}
 WHOLE: dict[str, tuple[bytes, Media]] = {
     "png": (PNG, Media("png", "image", 6, 4)),
-    "png by pillow": (_picture("PNG", "RGBA"), Media("png", "image", **_STILL)),
+    "png by pillow": (_picture("PNG", "RGBA"), Media("png", "image", **_STILL, plain=False)),
     "jpeg": (_picture("JPEG"), Media("jpg", "image", **_STILL)),
     "jpeg, progressive": (_picture("JPEG", progressive=True, quality=95), Media("jpg", "image", **_STILL)),
     "jpeg, grey, restarts": (_picture("JPEG", "L", restart_marker_blocks=1), Media("jpg", "image", **_STILL)),

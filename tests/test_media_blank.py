@@ -58,6 +58,15 @@ def test_noise_is_a_picture_and_is_not_even_decoded(tmp_path: Path, monkeypatch:
     )
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_a_small_picture_is_not_decoded_where_its_own_bytes_tell_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    size = 128 * 128 * {"L": 1, "RGB": 3, "RGBA": 4, "I;16": 2}[mode]
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("it was decoded"))
+    assert judge(tmp_path, Image.frombytes(mode, (128, 128), random.Random(1).randbytes(size)), "PNG") is False
+
+
 def test_where_it_cannot_be_told_it_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"no picture at all")

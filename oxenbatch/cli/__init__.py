@@ -9,14 +9,11 @@ import importlib
 import io
 import resource
 import sys
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from oxenbatch import __version__
-from oxenbatch.cli.options import MANIFESTS
 from oxenbatch.cli.summaries import SUMMARIES
 from oxenbatch.errors import ManifestError, OxenbatchError, did_you_mean, printable
 
@@ -92,6 +89,10 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
+        from pathlib import Path  # noqa: PLC0415 - only a mistake needs these
+
+        from oxenbatch.cli.options import MANIFESTS  # noqa: PLC0415
+
         meant = MEANT.get(name)
         if Path(name).suffix.lower() in MANIFESTS:
             hint = f": to run it, type `oxenbatch run {printable(name, 80)}`"
@@ -144,6 +145,8 @@ def main() -> None:
 
 def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An uncaught error's traceback on stderr; what a stranger's text in it would do to a terminal is only shown."""
+    import traceback  # noqa: PLC0415 - only a bug needs it
+
     for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
         click.echo(printable(line, WORDS_MAX), err=True)
 

@@ -12,10 +12,10 @@ import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import httpx
 
 ANSWER_MAX: Final = 12 * 1024 * 1024
 """Bytes: ten thousand generations. As text and as values an answer takes up to ten times that."""
@@ -47,7 +47,7 @@ async def content(response: httpx.Response, now: Callable[[], float]) -> bytes:
     parts: list[bytes] = []
     size = 0
     began = now()
-    async for raw in response.aiter_raw() if unpack else response.aiter_bytes():
+    async for raw in raw_parts(response):
         try:
             part = unpack.decompress(raw, most + 1 - size) if unpack else raw
         except zlib.error:
@@ -64,6 +64,12 @@ async def content(response: httpx.Response, now: Callable[[], float]) -> bytes:
     if whole.count(b",") + whole.count(b"[") + whole.count(b"{") > VALUES_MAX:
         raise TooLarge(f"the answer holds more than {VALUES_MAX} values")
     return whole
+
+
+def raw_parts(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes: nothing is decoded, and nothing cut to size."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - no synchronous client is used here
+    return aiter(response.stream)
 
 
 @asynccontextmanager

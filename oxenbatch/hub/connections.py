@@ -217,11 +217,22 @@ class _Line(httpcore.AsyncHTTP11Connection):
 
     def __init__(self, origin: httpcore.Origin, stream: Stream) -> None:
         super().__init__(origin, stream, keepalive_expiry=IDLE_S)
+        self._state_lock = _NoLock()  # type: ignore[assignment]  # all that is asked of a lock
         self.wire = stream
 
     def is_clean(self) -> bool:
         """Whether it is between two requests, with nothing on it that the next one would take for its own answer."""
         return self.is_idle() and not self.wire.has_news() and self._h11_state.trailing_data == (b"", False)
+
+
+class _NoLock:
+    """A lock that keeps nobody out: a line has one request at a time, and httpcore's lock takes a turn of the loop."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 class Proxied(httpx.AsyncBaseTransport):

@@ -14,7 +14,7 @@ import httpx
 
 from oxenbatch.addresses import AddressRefused, after_redirect, is_loopback, is_public, origin_of, parse, shown
 from oxenbatch.errors import printable
-from oxenbatch.hub.bodies import head_in_time
+from oxenbatch.hub.bodies import head_in_time, raw_parts
 from oxenbatch.hub.trouble import AddressExpired, FileTrouble, why
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def _file_answer(response: httpx.Response, offset: int) -> FileAnswer:
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
     try:
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - no synchronous client is used here
-        async for chunk in response.stream:  # as it comes: nothing is decoded, and nothing cut to size
+        async for chunk in raw_parts(response):
             yield chunk
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise FileTrouble(why(error)) from None

@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpcore
 
 AHEAD: Final = 1 << 20  # bytes that may wait unread before the sender is held back
+TOGETHER: Final = 1 << 16  # bytes that wait for what follows them: a request's head and its body leave as one
 
 
 class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
@@ -23,6 +24,8 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._ended = False
         self._lost: Exception | None = None
         self._closed = False
+        self._unsent = bytearray()
+        """What was written and has not left yet."""
         self._full = False
         """The kernel takes no more for now."""
         self._waiter: asyncio.Future[None] | None = None
@@ -64,7 +67,8 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     # -- what httpcore asks
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - what came is given
-        """What has come, as it came; nothing at the stream's end."""
+        """What has come, as it came; nothing at the stream's end. What was written before has left."""
+        await self._send(timeout)
         while not self._parts:
             if self._lost is not None:
                 raise httpcore.ReadError(str(self._lost)) from self._lost
@@ -82,18 +86,30 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return part
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """The bytes are the kernel's, or the transport's with room for more."""
+        """The bytes leave with those that follow, at once where they are many, else when an answer is asked for.
+
+        A request in two parts costs two packets, and wakes the hub twice.
+        """
         if self._transport is None or self._closed:
             raise httpcore.WriteError(str(self._lost or "the connection is closed"))
-        self._transport.write(buffer)
+        self._unsent += buffer
+        if len(self._unsent) >= TOGETHER:
+            await self._send(timeout)
+            if self._closed:
+                raise httpcore.WriteError(str(self._lost or "the connection is closed"))
+
+    async def _send(self, timeout: float | None) -> None:
+        """The bytes are the kernel's, or the transport's with room for more; or the connection is closed."""
+        if not self._unsent or self._transport is None or self._closed:
+            return
+        self._transport.write(bytes(self._unsent))
+        self._unsent.clear()
         if self._full:
             self._drained = asyncio.get_running_loop().create_future()
             try:
                 await _until(self._drained, timeout, httpcore.WriteTimeout)
             finally:
                 self._drained = None
-        if self._closed:
-            raise httpcore.WriteError(str(self._lost or "the connection is closed"))
 
     async def aclose(self) -> None:
         """The connection is closed."""

@@ -114,7 +114,8 @@ class Early:
 
     def catch_up(self, ledger: Ledger, ids: Iterable[str], *, at: float) -> Told:
         """Of these generations, which have just become ours, what was heard before counts now."""
-        return apply(ledger, [self._heard.pop(i) for i in ids if i in self._heard], at=at)
+        heard = [self._heard.pop(i) for i in ids if i in self._heard]
+        return apply(ledger, heard, at=at) if heard else Told()
 
 
 def _reappear(ledger: Ledger, row: sqlite3.Row, *, at: float) -> None:

@@ -64,15 +64,21 @@ def active_by_model(ledger: Ledger) -> dict[str, int]:
 def kinds_due(ledger: Ledger) -> list[Kind]:
     """The models and lengths that wanted, unsent samples ask for, found by skipping through the index."""
     kinds: list[Kind] = []
-    last: tuple[str, int] = ("", 0)
-    while row := ledger.conn.execute(
-        "select model, length_s from samples where state = 'pending' and wanted = 1 and (model, length_s) > (?, ?)"
-        " order by model, length_s limit 1",
-        last,
-    ).fetchone():
-        last = (row[0], row[1])
-        kinds.append(Kind(*last))
+    found = _first_due(ledger, "model > ''")
+    while found:
+        kinds.append(found)
+        # Asked in two: for `(model, length_s) > (?, ?)` SQLite would read all of the model's samples, at every send.
+        found = _first_due(ledger, "model = ? and length_s > ?", *found) or _first_due(ledger, "model > ?", found.model)
     return kinds
+
+
+def _first_due(ledger: Ledger, which: str, *values: object) -> Kind | None:
+    row = ledger.conn.execute(
+        f"select model, length_s from samples where state = 'pending' and wanted = 1 and {which}"
+        " order by model, length_s limit 1",
+        values,
+    ).fetchone()
+    return Kind(row[0], row[1]) if row else None
 
 
 def paces(ledger: Ledger) -> dict[Kind, float]:

@@ -24,7 +24,7 @@ SPREAD: Final = 8  # of 255: what WebP and JPEG make of one colour stays within 
 
 def is_blank(path: Path, media: Media, size: int) -> bool | None:
     """Whether the file, of `size` bytes, is of one colour; None where that cannot be told (no Pillow, say)."""
-    if media.kind == "video":
+    if media.kind == "video" or media.plain is False:
         return media.plain
     if not media.width or not media.height:
         return None

@@ -28,7 +28,7 @@ class Media(NamedTuple):
     audio: bool | None = None
     """Whether a video has a sound track; a silent one counts."""
     plain: bool | None = None
-    """Whether no frame of a video has the bytes that it takes to show anything but one colour."""
+    """Whether no frame of a video has the bytes that it takes to show more than one colour; False of a PNG that has."""
 
 
 class File:

@@ -10,17 +10,20 @@ from typing import Final
 from oxenbatch.media.file import BLOCK, Damaged, File, Media
 
 
-def picture(extension: str, width: int | None = None, height: int | None = None) -> Media:
+def picture(extension: str, width: int | None = None, height: int | None = None, *, plain: bool | None = None) -> Media:
     if width == 0 or height == 0:
         raise Damaged(f"it says that it is {width}×{height} pixels")
-    return Media(extension, "image", width, height)
+    return Media(extension, "image", width, height, plain=plain)
+
+
+_PLAIN: Final = 1024  # bytes that are no pixels: how they are packed, and where each row begins
+_PLAIN_A_PIXEL: Final = 0.05  # bytes: one colour packs into a fifth of that, at 16 bits a channel
 
 
 def read_png(f: File) -> Media:
     """Every chunk's length and checksum, from IHDR through IDAT to IEND."""
     f.go(8)
-    width = height = 0
-    pixels = False
+    width = height = pixels = 0
     while True:
         start = f.at
         head = f.take(8)
@@ -36,12 +39,12 @@ def read_png(f: File) -> Media:
             raise Damaged(f"its {name.decode()} chunk at byte {start} does not match its checksum")
         if name == b"IHDR":
             width, height = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
-        pixels = pixels or (name == b"IDAT" and end > start + 8)
+        pixels += end - start - 8 if name == b"IDAT" else 0  # bytes of them
         if name == b"IEND":
             break
     if not pixels:
         raise Damaged("it is a PNG without any pixels")
-    return picture("png", width, height)
+    return picture("png", width, height, plain=False if pixels > _PLAIN + _PLAIN_A_PIXEL * width * height else None)
 
 
 # In a scan's data 0xFF 0x00 is a plain 0xFF, D0 to D7 are restarts, and 0xFF may be repeated; all else is a marker.

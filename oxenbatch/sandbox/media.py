@@ -52,24 +52,28 @@ def render(generation: Generation) -> tuple[str, bytes]:
 
 
 def filled(generation: Generation, size: int) -> tuple[str, bytes]:
-    """A file of at least `size` bytes: the clip, or a plain picture that is not drawn, and a part nobody looks at."""
+    """A file of at least `size` bytes: the clip and a part nobody looks at, or a picture of noise: none is blank."""
     if generation.media_type == "video":
         body = _video(generation)
         rest = max(0, size - len(body) - 8)
         return "video/mp4", b"".join((body, struct.pack(">I4s", 8 + rest, b"free"), _noise(rest)))
-    about = json.dumps(_about(generation)).encode()
-    body = _PNG + _chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)) + _chunk(b"IDAT", _ground())
-    body += _chunk(b"tEXt", b"Comment\0" + about)
+    body = _noisy(size) + _chunk(b"tEXt", b"Comment\0" + json.dumps(_about(generation)).encode())
     return "image/png", b"".join((body, _chunk(b"oxNb", _noise(max(0, size - len(body) - 24))), _chunk(b"IEND", b"")))
+
+
+@lru_cache(maxsize=2)
+def _noisy(size: int) -> bytes:
+    """A PNG without its end, nearly so large: what fills it up is noise that it shows, as real pictures have it."""
+    width = 1023  # with the byte that begins each row of a PNG, 1,024
+    height = max(1, (size - 4096) // (width + 1))
+    rows = _noise(width * height)
+    pixels = b"".join(b"\0" + rows[at : at + width] for at in range(0, len(rows), width))
+    shape = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return _PNG + _chunk(b"IHDR", shape) + _chunk(b"IDAT", zlib.compress(pixels, 0))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
-
-
-@cache
-def _ground() -> bytes:
-    return zlib.compress(bytes(64 * 65))
 
 
 def _noise(size: int) -> bytes:
