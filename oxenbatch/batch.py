@@ -123,6 +123,7 @@ class Batch:
         self._admit = admit
         self._stack = ExitStack()
         self._made: list[Path] = []
+        self._fresh = False
 
     def __enter__(self) -> Plan:
         try:
@@ -143,7 +144,7 @@ class Batch:
         warn_of_network(self.ledger_path)
         self._stack.enter_context(locked(self.folder, self.ledger_path))
         self._admit()
-        fresh = not self._has_ledger()
+        fresh = self._fresh = not self._has_ledger()
         try:
             try:
                 return self._stage()
@@ -208,6 +209,12 @@ class Batch:
 
     def _model(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the catalogue's Model or None
         return self.catalog.get(name) if self.catalog else None
+
+    def abandon(self) -> None:
+        """It is closed without having been run; where it had no ledger before, nothing of it is left."""
+        if self._fresh:
+            self._unmake()
+        self._stack.close()
 
     def _unmake(self) -> None:
         """A manifest that cannot be used leaves nothing behind."""

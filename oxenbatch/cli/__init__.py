@@ -11,7 +11,7 @@ import resource
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -130,22 +130,36 @@ def main() -> None:
         sys.exit(leaving.exit_code)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
-        sys.exit(130)
+        leave(130)
     except OxenbatchError as error:
         tell(error)
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe has left, as `head` does
         sys.stderr.close()
         sys.exit(141)
+
+
+def leave(code: int) -> NoReturn:
+    """A command ends before it has begun; `run` says so to machines as well, as at each of its ends."""
+    _tell_machines(code)
+    sys.exit(code)
+
+
+def _tell_machines(code: int) -> None:
+    if sys.argv[1:2] == ["run"]:
+        from oxenbatch.cli.endings import machines_line  # noqa: PLC0415 - not for --help
+
+        click.echo(f"oxenbatch: {machines_line(code, [])}", err=True)
 
 
 def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An uncaught error's traceback on stderr; what a stranger's text in it would do to a terminal is only shown."""
     for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
         click.echo(printable(line, WORDS_MAX), err=True)
+    _tell_machines(1)
 
 
 def tell(error: OxenbatchError) -> None:

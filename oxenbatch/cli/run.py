@@ -35,7 +35,7 @@ from oxenbatch.shards import FOLDER as SHARDS
 from oxenbatch.shards import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from oxenbatch.access import Access
     from oxenbatch.batch import Batch, Plan
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GOES_ON: Final = frozenset({0, 3, 4, 75})
-"""Exit codes of one batch that say nothing against running the next."""
+GOES_ON: Final = frozenset({0, 3, 4, 5, 75})
+"""Exit codes of one batch that say nothing against running the next: its own limit, and what is paid is collected."""
 
 
 @click.command(short_help="Make every file that a manifest asks for; starting is resuming.")
@@ -149,6 +149,8 @@ class RunCommand:
         self.night = Night()
         self.would: list[dict[str, Any]] = []
         """What a dry run would send, a batch each."""
+        self.opened: dict[Path, tuple[Batch, Plan]] = {}
+        """Batches whose rows are known to be right, by their folders: of several manifests all, before any is run."""
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -162,10 +164,14 @@ class RunCommand:
             self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
-            with self._access(loaded[0]) as access:
+            self._refuse_shared_outputs(loaded)
+            with self._access(loaded[0]) as access, contextlib.ExitStack() as held:
                 catalog = None if self.options["dask"] else read_catalog(access, self._say)
-                for manifest in loaded:
-                    codes.add(self._run_manifest(manifest, access, self._as_locked(manifest, access, catalog)))
+                catalogs = [self._as_locked(manifest, access, catalog) for manifest in loaded]
+                if len(loaded) > 1 and not self.options["dask"] and not self.options["dry_run"]:
+                    self._open_all(zip(loaded, catalogs, strict=True), access, held)
+                for manifest, its_catalog in zip(loaded, catalogs, strict=True):
+                    codes.add(self._run_manifest(manifest, access, its_catalog))
                     if not codes <= GOES_ON:
                         break
         except OxenbatchError as error:
@@ -176,6 +182,44 @@ class RunCommand:
         code = gravest(codes)
         self._tell(code)
         return code
+
+    def _refuse_shared_outputs(self, loaded: list[Manifest]) -> None:
+        """`a.yaml` and `a.csv` side by side both go to `out/a`: the one's rows would have left the other's batch."""
+        from oxenbatch.errors import UsageProblem  # noqa: PLC0415 - seldom
+
+        seen: dict[Path, Manifest] = {}
+        for manifest in loaded:
+            folder = self._folder(manifest, date_of(self.options))
+            other = seen.setdefault(folder.resolve(), manifest)
+            if other is not manifest:
+                raise UsageProblem(
+                    f"{printable(other.path or '-')} and {printable(manifest.path or '-')} both go to"
+                    f" {printable(folder)}: each manifest has its own output; say `output:` or `name:` in one of them"
+                )
+
+    def _open_all(
+        self, manifests: Iterable[tuple[Manifest, Catalog | None]], access: Access, held: contextlib.ExitStack
+    ) -> None:
+        """Every manifest's rows are recorded, or all problems of all of them are raised before anything is sent."""
+        today = date_of(self.options)
+        problems: list[Problem] = []
+        total = 0
+        for manifest, catalog in manifests:
+            folder = self._folder(manifest, today)
+            batch = self._batch(manifest, folder, today, access, catalog)
+            try:
+                plan = held.enter_context(batch)
+                self.opened[folder] = batch, plan
+                self._refuse_unlocked(manifest, batch)
+            except ManifestError as error:
+                problems += error.problems
+                total += error.total
+            except OxenbatchError:
+                log.debug("%s cannot be opened: that is told when its turn comes", folder)
+        if problems:
+            for batch, _ in self.opened.values():
+                batch.abandon()
+            raise ManifestError(problems, total=total)
 
     @contextlib.contextmanager
     def _access(self, manifest: Manifest) -> Iterator[Access]:
@@ -240,19 +284,44 @@ class RunCommand:
     def _run_batch(
         self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
     ) -> int:
-        from oxenbatch.batch import Batch  # noqa: PLC0415
         from oxenbatch.cli.observe import Observer  # noqa: PLC0415
 
         if self.options["dask"]:
             return self._run_on_cluster(manifest, folder, date, access)
-        limits = self._limits(manifest)
-        batch = Batch(
+        batch = self._batch(manifest, folder, date, access, catalog)
+        if self.options["dry_run"]:
+            return self._dry_run(batch, manifest)
+        with contextlib.ExitStack() as held:
+            if folder in self.opened:
+                batch, plan = self.opened.pop(folder)
+                held.push(batch)
+            else:
+                plan = held.enter_context(batch)
+            self._say(endings.beginning(plan))
+            self._refuse_unlocked(manifest, batch)
+            if access.offline:
+                summary = batch.leave(75, "--offline: nothing was asked of the hub")
+            elif not self._confirmed(plan, batch):
+                summary = batch.leave(5, "it was not confirmed")
+            else:
+                summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
+        self.summaries.append((plan, summary))
+        self.night.ended(manifest.name, plan, summary)
+        self._report(plan, summary)
+        return summary.exit_code
+
+    def _batch(
+        self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
+    ) -> Batch:
+        from oxenbatch.batch import Batch  # noqa: PLC0415 - not for --help
+
+        return Batch(
             manifest,
             folder,
             date,
             access=access,
             catalog=catalog,
-            limits=limits,
+            limits=self._limits(manifest),
             changed=self.options["changed"],
             retry_failed=self.options["retry_failed"],
             rebuild=self.options["rebuild"],
@@ -265,28 +334,12 @@ class RunCommand:
             shard=self.shard,
             reuse=[path for name in self.options["reuse"] for path in ledgers_of(name)],
         )
-        if self.options["dry_run"]:
-            return self._dry_run(batch, manifest)
-        with batch as plan:
-            self._say(endings.beginning(plan))
-            if self.options["locked"]:
-                self._refuse_unlocked(manifest, batch.due())
-            if access.offline:
-                summary = batch.leave(75, "--offline: nothing was asked of the hub")
-            elif not self._confirmed(plan, batch):
-                summary = batch.leave(5, "it was not confirmed")
-            else:
-                summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
-        self.summaries.append((plan, summary))
-        self.night.ended(manifest.name, plan, summary)
-        self._report(plan, summary)
-        return summary.exit_code
 
-    def _refuse_unlocked(self, manifest: Manifest, due: Rehearsal) -> None:
+    def _refuse_unlocked(self, manifest: Manifest, batch: Batch, due: Rehearsal | None = None) -> None:
         from oxenbatch import kept  # noqa: PLC0415 - not for --help
 
         lock = kept.read_lock(manifest.path) if self.options["locked"] else None
-        if lock and (problems := kept.unlocked(lock, due.models, str(manifest.path))):
+        if lock and (problems := kept.unlocked(lock, (due or batch.due()).models, str(manifest.path))):
             raise ManifestError(problems)
 
     def _confirmed(self, plan: Plan, batch: Batch) -> bool:
@@ -301,7 +354,7 @@ class RunCommand:
 
     def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
         would = batch.rehearse()
-        self._refuse_unlocked(manifest, would)
+        self._refuse_unlocked(manifest, batch, would)
         if self.options["as_json"]:
             self.would.append(
                 {"folder": str(batch.folder), "generations": would.samples, "cost": dollars(would.cost),
