@@ -247,7 +247,11 @@ class Batch:
     def leave(self, code: int, reason: str) -> Summary:
         """How the batch stands, with nothing tried; `code` and `reason` say why, where anything is left to do."""
         with Ledger.open(self.ledger_path) as ledger:
-            return standing(ledger, code, reason)
+            summary = standing(ledger, code, reason)
+            at = self.clock.wall()
+            run_id = runs.begin_run(ledger, version=__version__, at=at, command=self.command)
+            runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=at)
+            return summary
 
     # -- the run --------------------------------------------------------------------------------------------------
 

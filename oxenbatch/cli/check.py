@@ -122,6 +122,9 @@ def _tell(damage: Any, left: Any, wanted: int, counts: Any, *, as_json: bool, re
         click.echo(f"{one.what:<9} {printable(one.file)}")
     if repair and damage:
         click.echo(f"{plural(len(damage) - len(left), 'file')} repaired")
-    click.echo(f"{counts[JobState.DOWNLOADED] - len(left)} of {wanted} files are as the ledger says")
+    there = counts[JobState.DOWNLOADED]
+    absent = f"; {wanted - there} more are not on disk yet" if wanted > there else ""
+    are = "is" if there == 1 else "are"
+    click.echo(f"{there - len(left)} of {plural(there, 'file')} {are} as the ledger says{absent}")
     if left and not repair:
         click.echo("`oxenbatch verify --repair` fetches them again, for nothing", err=True)

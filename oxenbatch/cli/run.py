@@ -7,15 +7,15 @@ import datetime as dt
 import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oxenbatch.cli import endings
+from oxenbatch.cli import endings, several
 from oxenbatch.cli.access import ledgers_of, origin_named
 from oxenbatch.cli.completion import complete_manifest
+from oxenbatch.cli.limits import limits_of
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.nightly import Night
 from oxenbatch.cli.options import (
@@ -35,13 +35,12 @@ from oxenbatch.shards import FOLDER as SHARDS
 from oxenbatch.shards import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from oxenbatch.access import Access
     from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
-    from oxenbatch.plan import Limits
     from oxenbatch.reuse import Rehearsal
     from oxenbatch.runner import Summary
 
@@ -164,12 +163,17 @@ class RunCommand:
             self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
             loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
-            self._refuse_shared_outputs(loaded)
+            today = date_of(self.options)
+            several.refuse_shared((manifest, self._folder(manifest, today)) for manifest in loaded)
             with self._access(loaded[0]) as access, contextlib.ExitStack() as held:
                 catalog = None if self.options["dask"] else read_catalog(access, self._say)
                 catalogs = [self._as_locked(manifest, access, catalog) for manifest in loaded]
                 if len(loaded) > 1 and not self.options["dask"] and not self.options["dry_run"]:
-                    self._open_all(zip(loaded, catalogs, strict=True), access, held)
+                    batches = [
+                        self._batch(manifest, self._folder(manifest, today), today, access, its_catalog)
+                        for manifest, its_catalog in zip(loaded, catalogs, strict=True)
+                    ]
+                    self.opened = several.open_all(batches, held, self._refuse_unlocked)
                 for manifest, its_catalog in zip(loaded, catalogs, strict=True):
                     codes.add(self._run_manifest(manifest, access, its_catalog))
                     if not codes <= GOES_ON:
@@ -182,44 +186,6 @@ class RunCommand:
         code = gravest(codes)
         self._tell(code)
         return code
-
-    def _refuse_shared_outputs(self, loaded: list[Manifest]) -> None:
-        """`a.yaml` and `a.csv` side by side both go to `out/a`: the one's rows would have left the other's batch."""
-        from oxenbatch.errors import UsageProblem  # noqa: PLC0415 - seldom
-
-        seen: dict[Path, Manifest] = {}
-        for manifest in loaded:
-            folder = self._folder(manifest, date_of(self.options))
-            other = seen.setdefault(folder.resolve(), manifest)
-            if other is not manifest:
-                raise UsageProblem(
-                    f"{printable(other.path or '-')} and {printable(manifest.path or '-')} both go to"
-                    f" {printable(folder)}: each manifest has its own output; say `output:` or `name:` in one of them"
-                )
-
-    def _open_all(
-        self, manifests: Iterable[tuple[Manifest, Catalog | None]], access: Access, held: contextlib.ExitStack
-    ) -> None:
-        """Every manifest's rows are recorded, or all problems of all of them are raised before anything is sent."""
-        today = date_of(self.options)
-        problems: list[Problem] = []
-        total = 0
-        for manifest, catalog in manifests:
-            folder = self._folder(manifest, today)
-            batch = self._batch(manifest, folder, today, access, catalog)
-            try:
-                plan = held.enter_context(batch)
-                self.opened[folder] = batch, plan
-                self._refuse_unlocked(manifest, batch)
-            except ManifestError as error:
-                problems += error.problems
-                total += error.total
-            except OxenbatchError:
-                log.debug("%s cannot be opened: that is told when its turn comes", folder)
-        if problems:
-            for batch, _ in self.opened.values():
-                batch.abandon()
-            raise ManifestError(problems, total=total)
 
     @contextlib.contextmanager
     def _access(self, manifest: Manifest) -> Iterator[Access]:
@@ -290,7 +256,7 @@ class RunCommand:
             return self._run_on_cluster(manifest, folder, date, access)
         batch = self._batch(manifest, folder, date, access, catalog)
         if self.options["dry_run"]:
-            return self._dry_run(batch, manifest)
+            return self._dry_run(batch)
         with contextlib.ExitStack() as held:
             if folder in self.opened:
                 batch, plan = self.opened.pop(folder)
@@ -298,7 +264,7 @@ class RunCommand:
             else:
                 plan = held.enter_context(batch)
             self._say(endings.beginning(plan))
-            self._refuse_unlocked(manifest, batch)
+            self._refuse_unlocked(batch)
             if access.offline:
                 summary = batch.leave(75, "--offline: nothing was asked of the hub")
             elif not self._confirmed(plan, batch):
@@ -310,9 +276,7 @@ class RunCommand:
         self._report(plan, summary)
         return summary.exit_code
 
-    def _batch(
-        self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
-    ) -> Batch:
+    def _batch(self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None) -> Batch:
         from oxenbatch.batch import Batch  # noqa: PLC0415 - not for --help
 
         return Batch(
@@ -321,7 +285,7 @@ class RunCommand:
             date,
             access=access,
             catalog=catalog,
-            limits=self._limits(manifest),
+            limits=limits_of(self.options, manifest),
             changed=self.options["changed"],
             retry_failed=self.options["retry_failed"],
             rebuild=self.options["rebuild"],
@@ -335,9 +299,10 @@ class RunCommand:
             reuse=[path for name in self.options["reuse"] for path in ledgers_of(name)],
         )
 
-    def _refuse_unlocked(self, manifest: Manifest, batch: Batch, due: Rehearsal | None = None) -> None:
+    def _refuse_unlocked(self, batch: Batch, due: Rehearsal | None = None) -> None:
         from oxenbatch import kept  # noqa: PLC0415 - not for --help
 
+        manifest = batch.manifest
         lock = kept.read_lock(manifest.path) if self.options["locked"] else None
         if lock and (problems := kept.unlocked(lock, (due or batch.due()).models, str(manifest.path))):
             raise ManifestError(problems)
@@ -352,9 +317,9 @@ class RunCommand:
             return True
         return click.confirm(f"{printable(plan.folder)}: send {endings.in_words(due)}?", err=True)
 
-    def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
+    def _dry_run(self, batch: Batch) -> int:
         would = batch.rehearse()
-        self._refuse_unlocked(manifest, batch, would)
+        self._refuse_unlocked(batch, would)
         if self.options["as_json"]:
             self.would.append(
                 {"folder": str(batch.folder), "generations": would.samples, "cost": dollars(would.cost),
@@ -376,7 +341,7 @@ class RunCommand:
             folder,
             date,
             access.url,
-            self._limits(manifest),
+            limits_of(self.options, manifest),
             o["changed"],
             o["rebuild"],
             o["retry_failed"],
@@ -396,29 +361,6 @@ class RunCommand:
 
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
         return self.options["output"] or manifest.output_folder(date)
-
-    def _limits(self, manifest: Manifest) -> Limits:
-        from oxenbatch.batch import with_manifest  # noqa: PLC0415
-        from oxenbatch.plan import Limits  # noqa: PLC0415
-
-        o = self.options
-        limits = Limits(
-            attempts=o["attempts"],
-            max_cost=o["max_cost"],
-            allow_unpriced=o["allow_unpriced"],
-            limit_sends=o["limit_sends"],
-            settle_s=o["settle"],
-            max_outage_s=o["max_outage"],
-            deadline_s=o["deadline"],
-            wait=not o["no_wait"],
-            fail_fast=o["fail_fast"],
-            on_unknown=o["on_unknown"],
-            in_order=o["in_order"],
-            canary="unknown" if o["canary"] is None else "all" if o["canary"] else "none",
-        )
-        if o["timeout"] is not None:
-            limits = replace(limits, image_timeout_s=o["timeout"], video_timeout_s=o["timeout"])
-        return with_manifest(limits, manifest, o["concurrency"])
 
     def _say(self, words: str) -> None:
         if not self.quiet:

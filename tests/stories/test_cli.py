@@ -311,3 +311,62 @@ def test_a_generation_that_the_hub_does_not_know_is_not_adopted(tmp_path: Path) 
 
         assert "the hub knows no generation" in refused.stderr
         assert desk.states("out/m") == {"held": 1}
+
+
+def test_of_several_manifests_nothing_is_sent_while_one_of_them_is_wrong(desk: Desk) -> None:
+    desk.write("a.yaml", f"model: {IMAGE}\nprompts: [one, two]\n")
+    desk.write("b.yaml", f"model: {IMAGE}\nprompts: [three, {{prompt: x, aspect_ratio: wrong}}]\n")
+    desk.write("c.yaml", f"model: {IMAGE}\nprompts: [{{seed: 1}}]\n")
+    done = desk.call("run", "a.yaml", "b.yaml", "c.yaml", code=65)
+
+    assert "b.yaml:2:" in done.stderr
+    assert "c.yaml:2:" in done.stderr
+    assert desk.posts() == 0
+    assert not (desk.folder / "out").exists()
+
+
+def test_of_several_manifests_each_is_run_although_another_has_reached_its_limit(desk: Desk) -> None:
+    desk.write("a.yaml", f"model: {IMAGE}\nmax_cost: 0.01\nprompts: [one]\n")
+    desk.write("b.yaml", f"model: {IMAGE}\nprompts: [two]\n")
+    done = desk.call("run", "a.yaml", "b.yaml", code=5)
+
+    assert (machine_line(done)["done"], machine_line(done)["pending"]) == ("1", "1")
+    assert desk.states("out/b") == {"downloaded": 1}
+
+
+def test_two_manifests_that_go_to_one_folder_are_a_usage_error(desk: Desk) -> None:
+    desk.write("a.yaml", f"model: {IMAGE}\nprompts: [one]\n")
+    desk.write("a.txt", "two\n")
+    done = desk.call("run", "a.yaml", "a.txt", "--model", IMAGE, code=2)
+
+    assert "each manifest has its own output" in done.stderr
+    assert desk.posts() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["-c", "0"], 2), (["--no-such-flag"], 2), (["--max-cost", "much"], 2), (["--log-file", "no/such/log"], 78)],
+)
+def test_a_run_that_is_called_wrongly_ends_with_the_machines_line_too(
+    desk: Desk, arguments: list[str], code: int
+) -> None:
+    desk.write("m.txt", "a\n")
+    assert machine_line(desk.call("run", "m.txt", *arguments, code=code))["exit"] == str(code)
+
+
+def test_what_was_recorded_offline_is_sent_by_the_command_that_is_told_next(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    said = desk.call("run", "m.txt", "--model", IMAGE, "-o", "there", "--offline", code=75).stderr
+    (command,) = [line.partition("oxenbatch run ")[2] for line in said.splitlines() if "oxenbatch run " in line]
+
+    assert "--offline" not in command
+    desk.call("run", *command.split())
+    assert desk.states("there") == {"downloaded": 1}
+
+
+def test_a_password_in_the_hubs_address_is_not_written_down(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    hub = desk.hub.url.replace("http://", "http://user:passw0rd@")
+    desk.call("run", "m.txt", "--model", IMAGE, "--hub", hub)
+
+    assert not [f for f in desk.folder.rglob("*") if f.is_file() and b"passw0rd" in f.read_bytes()]
