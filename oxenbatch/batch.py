@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from oxenbatch import __version__
 from oxenbatch import reuse as reusing
 from oxenbatch.access import Access, learn_missing, read_catalog
-from oxenbatch.account import Account, AccountLimits, read_limits
+from oxenbatch.account import Account, AccountLimits, folder_of, ledger_of, read_limits, remember_folder
 from oxenbatch.addresses import origin_of
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
-from oxenbatch.errors import ConfigProblem, ManifestError, OxenbatchError, printable
+from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import (
     LEDGER,
     LOCK,
@@ -138,11 +138,18 @@ class Batch:
     def _open(self) -> Plan:
         refuse_mixture(self.whole, self.shard)
         if not self._has_ledger() and not self.rebuild:
+            if other := ledger_of(self.folder):
+                raise MachineError(
+                    f"the ledger of {printable(self.folder)} is {printable(other)}: add --ledger {printable(other)}, or"
+                    " choose another folder with -o; a second ledger would pay for everything again"
+                )
             refuse_lost_ledger(self.folder)
         self._made = make_folder(self.folder)
         self._place = Place.of(self.folder)
         warn_of_network(self.ledger_path)
         self._stack.enter_context(locked(self.folder, self.ledger_path))
+        if self.ledger_path.parent.resolve() != self.folder.resolve():
+            remember_folder(self.ledger_path, self.folder)
         self._admit()
         fresh = self._fresh = not self._has_ledger()
         try:
@@ -371,7 +378,7 @@ class Batch:
 
 def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> Summary:
     """The paid files are fetched again, and nothing is sent."""
-    folder = ledger_path.parent
+    folder = folder_of(ledger_path)
     clock = SystemClock()
     with locked(folder, ledger_path):
         with Ledger.open(ledger_path) as ledger, ledger.immediate():

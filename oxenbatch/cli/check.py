@@ -93,19 +93,20 @@ def verify(batch: str, *, repair: bool, as_json: bool, hub: str | None, sandbox:
       oxenbatch verify out/ocean-loops
       oxenbatch verify out/ocean-loops --repair
     """
-    from oxenbatch.batch import fetch_lost  # noqa: PLC0415 - not for --help
+    from oxenbatch.account import folder_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.batch import fetch_lost  # noqa: PLC0415
     from oxenbatch.folder import check_files  # noqa: PLC0415
 
     path = the_ledger_of(batch)
     with Ledger.open(path) as ledger:
         total = reads.counts(ledger)
-        damage = check_files(ledger, path.parent)
+        damage = check_files(ledger, folder_of(path))
     left = damage
     if damage and repair:
         with access_to(path, hub=hub, sandbox=sandbox) as access:
             fetch_lost(path, damage, access)
         with Ledger.open(path) as ledger:
-            left = check_files(ledger, path.parent)
+            left = check_files(ledger, folder_of(path))
             total = reads.counts(ledger)
     _tell(damage, left, sum(total.values()), total, as_json=as_json, repair=repair)
     sys.exit(74 if left else 0)

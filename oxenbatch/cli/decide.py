@@ -208,11 +208,13 @@ def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
     Example:
       oxenbatch reject out/ocean-loops hero
     """
-    from oxenbatch.folder import locked, move_aside  # noqa: PLC0415 - not for --help
+    from oxenbatch.account import folder_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.folder import locked, move_aside  # noqa: PLC0415
 
     path = the_ledger_of(batch)
+    folder = folder_of(path)
     states = [JobState.DOWNLOADED, JobState.UNFETCHABLE]
-    with locked(path.parent, path), Ledger.open(path) as ledger:
+    with locked(folder, path), Ledger.open(path) as ledger:
         files = {name for name in jobs if decisions.sample_of_file(ledger, name) is not None}
         chosen = [decisions.sample_of_file(ledger, name) for name in files]
         by_job = jobs_named(ledger, tuple(name for name in jobs if name not in files))
@@ -221,7 +223,7 @@ def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
         samples = sorted({sample for sample in chosen if sample is not None})
         with ledger.immediate():
             moves = decisions.set_aside(ledger, samples, attempts=attempts, at=time.time())
-            move_aside(path.parent, moves)
+            move_aside(folder, moves)
     click.echo(
         f"{plural(len(samples), 'result')} set aside; `oxenbatch run` makes them anew"
         if samples

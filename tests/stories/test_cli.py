@@ -364,6 +364,34 @@ def test_what_was_recorded_offline_is_sent_by_the_command_that_is_told_next(desk
     assert desk.states("there") == {"downloaded": 1}
 
 
+def test_a_ledger_that_lies_elsewhere_finds_its_files_and_the_folder_its_ledger(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: a, prompt: one}}, {{id: b, prompt: two}}]\n")
+    (desk.folder / "safe").mkdir()
+    hub = ("--hub", desk.hub.url)
+    desk.call("run", "m.yaml", "--ledger", "safe/x.db")
+
+    for name in ("safe/x.db", "out/m", "m.yaml"):
+        assert desk.states(name) == {"downloaded": 2}
+    desk.call("export", "safe/x.db", "-o", "set", "--format", "captions")
+    assert {path.name for path in (desk.folder / "set").glob("?.*")} == {"a.png", "a.txt", "b.png", "b.txt"}
+
+    desk.call("reject", "safe/x.db", "a")
+    assert not (desk.folder / "out/m/a.png").exists()
+    desk.call("run", "m.yaml", "--ledger", "safe/x.db")
+    (desk.folder / "out/m/b.png").unlink()
+    assert "1 file repaired" in desk.call("verify", "safe/x.db", "--repair", *hub).stdout
+    assert (desk.folder / "out/m/b.png").is_file()
+    assert desk.posts() == 3
+
+
+def test_a_folder_whose_ledger_lies_elsewhere_gets_no_second_one(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    desk.call("run", "m.txt", "--model", IMAGE, "--ledger", "x.db", "--no-wait", code=75)
+
+    assert "--ledger" in desk.call("run", "m.txt", "--model", IMAGE, code=74).stderr
+    assert desk.posts() == 1
+
+
 def test_a_password_in_the_hubs_address_is_not_written_down(desk: Desk) -> None:
     desk.write("m.txt", "a\n")
     hub = desk.hub.url.replace("http://", "http://user:passw0rd@")
