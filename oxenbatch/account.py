@@ -113,8 +113,19 @@ def _place(query: str, path: Path, data: Path | None) -> str | None:
 class Account:
     """The register of one user's ledgers at one hub, as one batch sees it. A context manager; bound to its thread."""
 
-    def __init__(self, hub: str, ledger: Path, *, at: float, limits: AccountLimits, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        hub: str,
+        ledger: Path,
+        *,
+        at: float,
+        limits: AccountLimits,
+        folder: Path | None = None,
+        runs: bool = True,
+    ) -> None:
+        """`runs`: it takes places at the hub; whoever only asks leaves those of a run that is under way to it."""
         self.hub = hub
+        self._runs = runs
         self.limits = limits
         self._ledger = str(ledger.resolve())
         folder = folder or user_data_path("oxenbatch")
@@ -125,9 +136,9 @@ class Account:
             self._conn.execute("pragma journal_mode = wal")
             self._conn.executescript(_TABLES)
             self._conn.execute(
-                "insert into batches (ledger, hub, registered_at, pid) values (?, ?, ?, ?)"
-                " on conflict do update set hub = excluded.hub, pid = excluded.pid",
-                (self._ledger, hub, at, os.getpid()),
+                "insert into batches (ledger, hub, registered_at, pid) values (?, ?, ?, ?) on conflict do "
+                + ("update set hub = excluded.hub, pid = excluded.pid" if runs else "nothing"),
+                (self._ledger, hub, at, os.getpid() if runs else None),
             )
         except (OSError, sqlite3.Error) as error:
             raise ConfigProblem(f"the register of batches in {printable(folder)} cannot be used: {error}") from error
@@ -137,7 +148,8 @@ class Account:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(sqlite3.Error):
-            self._conn.execute("update batches set pid = null where ledger = ?", (self._ledger,))
+            if self._runs:
+                self._conn.execute("update batches set pid = null where ledger = ?", (self._ledger,))
         self._conn.close()
 
     def siblings(self) -> list[Path]:

@@ -57,7 +57,9 @@ async def _audit(paths: list[Path], access: Access) -> Audit:
     async with Hub(access.url, access.key) as hub:
         with contextlib.ExitStack() as opened:
             ledgers = [opened.enter_context(Ledger.open(path)) for path in paths]
-            account = opened.enter_context(Account(access.name, paths[0], at=time.time(), limits=read_limits()))
+            account = opened.enter_context(
+                Account(access.name, paths[0], at=time.time(), limits=read_limits(), runs=False)
+            )
             return await auditing.audit_all(ledgers, hub, siblings=account.siblings())
 
 

@@ -313,6 +313,22 @@ def test_a_generation_that_the_hub_does_not_know_is_not_adopted(tmp_path: Path) 
         assert desk.states("out/m") == {"held": 1}
 
 
+def test_a_generation_that_another_batch_has_is_not_adopted(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"do": "lose_answer", "times": 1}, {"do": "no_echo"}]', encoding="utf-8")
+    with Sandbox(speed=100, faults=faults) as hub:
+        desk = Desk(tmp_path, hub)
+        desk.write("m.txt", "a\n")
+        desk.write("other.txt", "b\n")
+        desk.call("run", "m.txt", "--model", IMAGE, "--settle", "1s", code=4)
+        desk.call("run", "other.txt", "--model", IMAGE)
+        theirs = json.loads(desk.call("ls", "out/other", "--json").stdout)["generation_id"]
+        refused = desk.call("resolve", "out/m", "--adopt", theirs, "--hub", hub.url, code=2)
+
+        assert "is another batch's" in refused.stderr
+        assert desk.states("out/m") == {"held": 1}
+
+
 def test_of_several_manifests_nothing_is_sent_while_one_of_them_is_wrong(desk: Desk) -> None:
     desk.write("a.yaml", f"model: {IMAGE}\nprompts: [one, two]\n")
     desk.write("b.yaml", f"model: {IMAGE}\nprompts: [three, {{prompt: x, aspect_ratio: wrong}}]\n")
