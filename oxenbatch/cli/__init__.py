@@ -5,18 +5,19 @@ Commands are imported when they are called: a `--help` does not wait for a datab
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import resource
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from oxenbatch import __version__
-from oxenbatch.cli.options import MANIFESTS
+from oxenbatch.cli.options import MANIFESTS, talk, unread
 from oxenbatch.cli.summaries import SUMMARIES
 from oxenbatch.errors import ManifestError, OxenbatchError, did_you_mean, printable
 
@@ -54,11 +55,30 @@ MEANT: Final = {
 }  # fmt: skip
 """Words that other tools use for what ours are called."""
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted
+PIPE_CODE: Final = 141  # as of a program that SIGPIPE has ended
 WORDS_MAX: Final = 4000  # characters of one error: a long path and a long sentence
+
+
+class ReaderLeft(Exception):
+    """Whoever read our output has left, as `head` does. Click would make a bug's exit code of it."""
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """The context; a help that nobody reads to its end is no bug."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command has done its work, or nobody reads on."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """In the order of a user's day."""
@@ -129,17 +149,19 @@ def main() -> None:
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(BrokenPipeError):
+            error.show()
+        unread()
         leave(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Aborted.", err=True)
+        talk("Aborted.")
         leave(130)
     except OxenbatchError as error:
         tell(error)
         leave(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
-        sys.stderr.close()
-        sys.exit(141)
+    except ReaderLeft:
+        unread()
+        sys.exit(PIPE_CODE)
 
 
 def leave(code: int) -> NoReturn:
@@ -152,7 +174,7 @@ def _tell_machines(code: int) -> None:
     if sys.argv[1:2] == ["run"]:
         from oxenbatch.cli.endings import machines_line  # noqa: PLC0415 - not for --help
 
-        click.echo(f"oxenbatch: {machines_line(code, [])}", err=True)
+        talk(f"oxenbatch: {machines_line(code, [])}")
 
 
 def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -165,12 +187,12 @@ def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackTy
 def tell(error: OxenbatchError) -> None:
     """The error on stderr: a sentence, or a manifest's problems, a line each."""
     if not isinstance(error, ManifestError):
-        click.echo(f"oxenbatch: {printable(error, WORDS_MAX)}", err=True)
+        talk(f"oxenbatch: {printable(error, WORDS_MAX)}")
         return
     for problem in error.problems[:PROBLEMS_SHOWN]:
-        click.echo(printable(problem, WORDS_MAX), err=True)
+        talk(printable(problem, WORDS_MAX))
     more = error.total - min(len(error.problems), PROBLEMS_SHOWN)
     if more:
-        click.echo(f"… and {more} more", err=True)
+        talk(f"… and {more} more")
     noun = "problem" if error.total == 1 else "problems"
-    click.echo(f"oxenbatch: {error.total} {noun} in the manifest; nothing was sent", err=True)
+    talk(f"oxenbatch: {error.total} {noun} in the manifest; nothing was sent")

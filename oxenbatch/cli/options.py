@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -52,6 +52,25 @@ class Dollars(click.ParamType[Decimal]):
         if not amount.is_finite() or not 0 <= amount < DOLLARS_MAX:
             self.fail(f"{value!r} is no amount of dollars: write 25 or 12.50", param, ctx)
         return amount
+
+
+def talk(words: str, stream: TextIO | None = None, *, err: bool = True) -> None:
+    """Say it, on stderr unless told otherwise. A reader who has left is no reason to stop, nor another exit code."""
+    try:
+        click.echo(words, file=stream, err=err)
+    except BrokenPipeError:
+        unread()
+
+
+def unread() -> None:
+    """What is still to come for readers who have left goes nowhere, when Python flushes it at the end too."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 class Switch(click.Option):

@@ -27,6 +27,7 @@ from oxenbatch.cli.options import (
     manifest_options,
     option,
     overrides_of,
+    talk,
 )
 from oxenbatch.cli.progress import Progress
 from oxenbatch.cli.recall import command_of
@@ -364,12 +365,12 @@ class RunCommand:
 
     def _say(self, words: str) -> None:
         if not self.quiet:
-            click.echo(words, err=True)
+            talk(words)
 
     def _report(self, plan: Plan, summary: Summary) -> None:
         if summary.exit_code or not self.quiet:
             for line in endings.report(plan, summary, rehearsal=self.options["sandbox"]):
-                click.echo(line, err=True)
+                talk(line)
 
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
@@ -377,10 +378,10 @@ class RunCommand:
             batches = [endings.as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
             said = {"exit_code": code, "batches": batches, "problems": problems}
-            click.echo(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})))
+            talk(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})), err=False)
         if self.options["dry_run"]:
             return
         line = endings.machines_line(code, [summary for _, summary in self.summaries])
         self.night.end(code, line)
         if code or not self.quiet:
-            click.echo(f"oxenbatch: {line}", err=True)
+            talk(f"oxenbatch: {line}")

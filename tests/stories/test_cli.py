@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -414,3 +417,24 @@ def test_a_password_in_the_hubs_address_is_not_written_down(desk: Desk) -> None:
     desk.call("run", "m.txt", "--model", IMAGE, "--hub", hub)
 
     assert not [f for f in desk.folder.rglob("*") if f.is_file() and b"passw0rd" in f.read_bytes()]
+
+
+def unread(desk: Desk, *arguments: str, gone: str) -> tuple[int, str]:
+    """The exit code, and what the other stream said, where nobody reads this one."""
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, gone: write}
+    done = subprocess.run([sys.executable, "-m", "oxenbatch", *arguments], cwd=desk.folder, env=desk.env, text=True,
+                          timeout=60, check=False, stdout=streams["stdout"], stderr=streams["stderr"])  # fmt: skip
+    os.close(write)
+    return done.returncode, done.stderr or done.stdout or ""
+
+
+def test_a_reader_who_has_left_changes_no_runs_exit_code_and_makes_no_bug_of_a_table(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\n")
+    for gone in ("stderr", "stdout"):
+        assert unread(desk, "run", "m.txt", "--model", IMAGE, "--json", gone=gone)[0] == 0
+    assert unread(desk, "run", "m.txt", "--no-such-flag", gone="stderr") == (2, "")
+    for command in (["ls", "out/m"], ["status", "out/m", "--json"], ["--help"], ["run", "--help"]):
+        assert unread(desk, *command, gone="stdout") == (141, "")
+    assert desk.posts() == 2
