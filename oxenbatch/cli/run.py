@@ -149,6 +149,7 @@ class RunCommand:
         self.night = Night()
         self.would: list[dict[str, Any]] = []
         """What a dry run would send, a batch each."""
+        self.loaded: list[Manifest] = []
         self.opened: dict[Path, tuple[Batch, Plan]] = {}
         """Batches whose rows are known to be right, by their folders: of several manifests all, before any is run."""
 
@@ -163,7 +164,9 @@ class RunCommand:
             self.night.begin(self.options)
             self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
-            loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
+            self.loaded = loaded = [
+                load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests
+            ]
             today = date_of(self.options)
             several.refuse_shared((manifest, self._folder(manifest, today)) for manifest in loaded)
             with self._access(loaded[0]) as access, contextlib.ExitStack() as held:
@@ -372,6 +375,14 @@ class RunCommand:
             for line in endings.report(plan, summary, rehearsal=self.options["sandbox"]):
                 talk(line)
 
+    def _unreached(self) -> Iterator[Summary]:
+        """How batches stand that this call did not come to: what is on disk is there, whatever stood in the way."""
+        run = {plan.ledger for plan, _ in self.summaries}
+        for manifest in self.loaded:
+            folder = self._folder(manifest, date_of(self.options))
+            paths = [self.options["ledger"]] if self.options["ledger"] else self._ledgers_in(folder)
+            yield from several.standing(path for path in paths if path not in run)
+
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
         if self.options["as_json"]:
@@ -381,7 +392,7 @@ class RunCommand:
             talk(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})), err=False)
         if self.options["dry_run"]:
             return
-        line = endings.machines_line(code, [summary for _, summary in self.summaries])
+        line = endings.machines_line(code, [*(summary for _, summary in self.summaries), *self._unreached()])
         self.night.end(code, line)
         if code or not self.quiet:
             talk(f"oxenbatch: {line}")

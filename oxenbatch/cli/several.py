@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from oxenbatch.errors import ManifestError, OxenbatchError, Problem, UsageProblem, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import ExitStack
     from pathlib import Path
 
     from oxenbatch.batch import Batch, Plan
     from oxenbatch.manifest import Manifest
+    from oxenbatch.runner import Summary
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,18 @@ def refuse_shared(outputs: Iterable[tuple[Manifest, Path]]) -> None:
                 f"{printable(other.path or '-')} and {printable(manifest.path or '-')} both go to {printable(folder)}:"
                 " each manifest has its own output; say `output:` or `name:` in one of them"
             )
+
+
+def standing(ledgers: Iterable[Path]) -> Iterator[Summary]:
+    """How the batches of these ledgers stand, those that can be read, with nothing tried."""
+    from oxenbatch.ledger.book import Ledger  # noqa: PLC0415 - seldom
+    from oxenbatch.runner.summary import standing as stands  # noqa: PLC0415
+
+    for path in ledgers:
+        if path.is_file() and path.stat().st_size:
+            # An error is being told already, perhaps that of this very ledger.
+            with suppress(Exception), Ledger.open(path) as ledger:
+                yield stands(ledger, 0, "")
 
 
 def open_all(

@@ -419,6 +419,17 @@ def test_a_password_in_the_hubs_address_is_not_written_down(desk: Desk) -> None:
     assert not [f for f in desk.folder.rglob("*") if f.is_file() and b"passw0rd" in f.read_bytes()]
 
 
+def test_the_machines_line_counts_what_there_is_also_where_nothing_could_be_tried(desk: Desk) -> None:
+    manifest = desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: a, prompt: one}}, {{id: b, prompt: two}}]\n")
+    desk.call("run", "m.yaml")
+    manifest.write_text(manifest.read_text().replace("one", "other"), encoding="utf-8")
+
+    for done in (desk.call("run", "m.yaml", code=65), desk.call("run", "m.yaml", code=77, OXEN_API_KEY="")):
+        assert {name: machine_line(done)[name] for name in ("done", "pending", "cost")} == {
+            "done": "2", "pending": "0", "cost": "0.028",
+        }  # fmt: skip
+
+
 def unread(desk: Desk, *arguments: str, gone: str) -> tuple[int, str]:
     """The exit code, and what the other stream said, where nobody reads this one."""
     read, write = os.pipe()
