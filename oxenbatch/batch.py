@@ -383,8 +383,12 @@ def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> S
     with locked(folder, ledger_path):
         with Ledger.open(ledger_path) as ledger, ledger.immediate():
             for one in damage:
-                with suppress(OSError, ValueError):
-                    inside(folder, one.file).unlink()
+                state = reads.state_of(ledger, one.sample_id)
+                if state is JobState.DOWNLOADED:
+                    with suppress(OSError, ValueError):
+                        inside(folder, one.file).unlink()
+                if state is JobState.SUCCEEDED:
+                    continue  # it is to be fetched as it stands
                 news.fetch_again(ledger, one.sample_id, at=clock.wall(), note=f"its file is {one.what}")
             run_id = runs.begin_run(ledger, version=__version__, at=clock.wall())
 

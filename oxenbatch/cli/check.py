@@ -101,7 +101,8 @@ def verify(batch: str, *, repair: bool, as_json: bool, hub: str | None, sandbox:
 
     path = the_ledger_of(batch)
     with Ledger.open(path) as ledger:
-        total = reads.counts(ledger)
+        files = sum(1 for _ in reads.hashes(ledger))
+        absent = sum(reads.counts(ledger).values()) - files
         damage = check_files(ledger, folder_of(path))
     left = damage
     if damage and repair:
@@ -109,25 +110,21 @@ def verify(batch: str, *, repair: bool, as_json: bool, hub: str | None, sandbox:
             fetch_lost(path, damage, access)
         with Ledger.open(path) as ledger:
             left = check_files(ledger, folder_of(path))
-            total = reads.counts(ledger)
-    _tell(damage, left, sum(total.values()), total, as_json=as_json, repair=repair)
+    _tell(damage, left, files, absent, as_json=as_json, repair=repair)
     sys.exit(74 if left else 0)
 
 
-def _tell(damage: Any, left: Any, wanted: int, counts: Any, *, as_json: bool, repair: bool) -> None:
-    from oxenbatch.jobs import JobState  # noqa: PLC0415
-
+def _tell(damage: Any, left: Any, files: int, absent: int, *, as_json: bool, repair: bool) -> None:
     if as_json:
-        told = {"files": counts[JobState.DOWNLOADED], "damaged": [asdict(one) for one in damage], "left": len(left)}
+        told = {"files": files, "damaged": [asdict(one) for one in damage], "left": len(left)}
         click.echo(json_line(told))
         return
     for one in damage:
         click.echo(f"{one.what:<9} {printable(one.file)}")
     if repair and damage:
         click.echo(f"{plural(len(damage) - len(left), 'file')} repaired")
-    there = counts[JobState.DOWNLOADED]
-    absent = f"; {wanted - there} more are not on disk yet" if wanted > there else ""
-    are = "is" if there == 1 else "are"
-    click.echo(f"{there - len(left)} of {plural(there, 'file')} {are} as the ledger says{absent}")
+    are = "is" if files == 1 else "are"
+    more = f"; {absent} more are not on disk yet" if absent > 0 else ""
+    click.echo(f"{files - len(left)} of {plural(files, 'file')} {are} as the ledger says{more}")
     if left and not repair:
         click.echo("`oxenbatch verify --repair` fetches them again, for nothing", err=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +429,25 @@ def test_the_machines_line_counts_what_there_is_also_where_nothing_could_be_trie
         assert {name: machine_line(done)[name] for name in ("done", "pending", "cost")} == {
             "done": "2", "pending": "0", "cost": "0.028",
         }  # fmt: skip
+
+
+def test_a_file_that_could_not_be_repaired_stays_missing_until_it_is(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\n")
+    desk.call("run", "m.txt", "--model", IMAGE)
+    lost = json.loads(desk.call("ls", "out/m", "--json").stdout.splitlines()[0])
+    (desk.folder / "out/m" / lost["file"]).unlink()
+    with closing(sqlite3.connect(desk.folder / "out/m/ledger.db")) as ledger:  # as an earlier repair gave it up
+        of_it = (lost["generation_id"],)
+        ledger.execute("update samples set state = 'unfetchable' where generation_id = ?", of_it)
+        ledger.execute("update generations set state = 'unfetchable' where generation_id = ?", of_it)
+        ledger.commit()
+
+    said = desk.call("verify", "out/m", code=74).stdout
+    assert lost["file"] in said
+    assert "1 of 2 files" in said
+    assert "1 file repaired" in desk.call("verify", "out/m", "--repair", "--hub", desk.hub.url).stdout
+    assert (desk.folder / "out/m" / lost["file"]).is_file()
+    assert desk.posts() == 2
 
 
 def unread(desk: Desk, *arguments: str, gone: str) -> tuple[int, str]:
