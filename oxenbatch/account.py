@@ -7,6 +7,7 @@ another; runs write there how many places at the hub and how much money they hol
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from oxenbatch.settings import CONFIG, user_config
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger(__name__)
+
 NAME: Final = "account.db"
+RUN_LOCK: Final = "run.lock"  # every run leaves one in its output folder
 
 _TABLES: Final = """
 create table if not exists batches (
@@ -43,6 +47,7 @@ create table if not exists spending (
   primary key (day, hub, ledger)
 ) strict, without rowid;
 """
+_PLACES: Final = "create table if not exists places (ledger text primary key, folder text not null unique) strict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,61 @@ def read_limits(path: Path | None = None) -> AccountLimits:
     return AccountLimits(concurrency, None if cost is None else Decimal(cost))
 
 
+def remember_folder(ledger: Path, folder: Path, *, data: Path | None = None) -> None:
+    """The files of this ledger, which lies elsewhere, are in this folder: noted where only this user writes.
+
+    Not in the ledger, which may be a stranger's: commands delete and replace files in that folder.
+    """
+    data = data or user_data_path("oxenbatch")
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.closing(sqlite3.connect(data / NAME, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as conn:
+            conn.execute(_PLACES)
+            conn.execute("insert or replace into places values (?, ?)", (str(ledger.resolve()), str(folder.resolve())))
+    except (OSError, sqlite3.Error) as error:
+        log.warning("it cannot be noted in %s where the files of this ledger are: %s", printable(data), error)
+
+
+def folder_of(ledger: Path, *, data: Path | None = None) -> Path:
+    """Where the files of this ledger are: beside it, or where a run of this user has put them."""
+    if (ledger.parent / RUN_LOCK).exists():
+        return ledger.parent
+    found = _place("select folder from places where ledger = ?", ledger, data)
+    return Path(found) if found and Path(found).is_dir() else ledger.parent
+
+
+def ledger_of(folder: Path, *, data: Path | None = None) -> Path | None:
+    """The ledger of this folder's files, which lies elsewhere; None where this user knows of none."""
+    found = _place("select ledger from places where folder = ?", folder, data)
+    return Path(found) if found and Path(found).is_file() else None
+
+
+def _place(query: str, path: Path, data: Path | None) -> str | None:
+    register = (data or user_data_path("oxenbatch")) / NAME
+    if not register.is_file():
+        return None
+    with contextlib.suppress(OSError, sqlite3.Error), contextlib.closing(sqlite3.connect(register)) as conn:
+        row = conn.execute(query, (str(path.resolve()),)).fetchone()
+        return str(row[0]) if row else None
+    return None  # there is no such table before the first ledger lies elsewhere
+
+
 class Account:
     """The register of one user's ledgers at one hub, as one batch sees it. A context manager; bound to its thread."""
 
-    def __init__(self, hub: str, ledger: Path, *, at: float, limits: AccountLimits, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        hub: str,
+        ledger: Path,
+        *,
+        at: float,
+        limits: AccountLimits,
+        folder: Path | None = None,
+        runs: bool = True,
+    ) -> None:
+        """`runs`: it takes places at the hub; whoever only asks leaves those of a run that is under way to it."""
         self.hub = hub
+        self._runs = runs
         self.limits = limits
         self._ledger = str(ledger.resolve())
         folder = folder or user_data_path("oxenbatch")
@@ -81,9 +136,9 @@ class Account:
             self._conn.execute("pragma journal_mode = wal")
             self._conn.executescript(_TABLES)
             self._conn.execute(
-                "insert into batches (ledger, hub, registered_at, pid) values (?, ?, ?, ?)"
-                " on conflict do update set hub = excluded.hub, pid = excluded.pid",
-                (self._ledger, hub, at, os.getpid()),
+                "insert into batches (ledger, hub, registered_at, pid) values (?, ?, ?, ?) on conflict do "
+                + ("update set hub = excluded.hub, pid = excluded.pid" if runs else "nothing"),
+                (self._ledger, hub, at, os.getpid() if runs else None),
             )
         except (OSError, sqlite3.Error) as error:
             raise ConfigProblem(f"the register of batches in {printable(folder)} cannot be used: {error}") from error
@@ -93,7 +148,8 @@ class Account:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(sqlite3.Error):
-            self._conn.execute("update batches set pid = null where ledger = ?", (self._ledger,))
+            if self._runs:
+                self._conn.execute("update batches set pid = null where ledger = ?", (self._ledger,))
         self._conn.close()
 
     def siblings(self) -> list[Path]:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from oxenbatch import __version__
 from oxenbatch import reuse as reusing
 from oxenbatch.access import Access, learn_missing, read_catalog
-from oxenbatch.account import Account, AccountLimits, read_limits
+from oxenbatch.account import Account, AccountLimits, folder_of, ledger_of, read_limits, remember_folder
 from oxenbatch.addresses import origin_of
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.dataset.metadata import write_metadata
-from oxenbatch.errors import ConfigProblem, ManifestError, OxenbatchError, printable
+from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import (
     LEDGER,
     LOCK,
@@ -123,6 +123,7 @@ class Batch:
         self._admit = admit
         self._stack = ExitStack()
         self._made: list[Path] = []
+        self._fresh = False
 
     def __enter__(self) -> Plan:
         try:
@@ -137,13 +138,20 @@ class Batch:
     def _open(self) -> Plan:
         refuse_mixture(self.whole, self.shard)
         if not self._has_ledger() and not self.rebuild:
+            if other := ledger_of(self.folder):
+                raise MachineError(
+                    f"the ledger of {printable(self.folder)} is {printable(other)}: add --ledger {printable(other)}, or"
+                    " choose another folder with -o; a second ledger would pay for everything again"
+                )
             refuse_lost_ledger(self.folder)
         self._made = make_folder(self.folder)
         self._place = Place.of(self.folder)
         warn_of_network(self.ledger_path)
         self._stack.enter_context(locked(self.folder, self.ledger_path))
+        if self.ledger_path.parent.resolve() != self.folder.resolve():
+            remember_folder(self.ledger_path, self.folder)
         self._admit()
-        fresh = not self._has_ledger()
+        fresh = self._fresh = not self._has_ledger()
         try:
             try:
                 return self._stage()
@@ -209,6 +217,12 @@ class Batch:
     def _model(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the catalogue's Model or None
         return self.catalog.get(name) if self.catalog else None
 
+    def abandon(self) -> None:
+        """It is closed without having been run; where it had no ledger before, nothing of it is left."""
+        if self._fresh:
+            self._unmake()
+        self._stack.close()
+
     def _unmake(self) -> None:
         """A manifest that cannot be used leaves nothing behind."""
         self._stack.close()
@@ -240,7 +254,11 @@ class Batch:
     def leave(self, code: int, reason: str) -> Summary:
         """How the batch stands, with nothing tried; `code` and `reason` say why, where anything is left to do."""
         with Ledger.open(self.ledger_path) as ledger:
-            return standing(ledger, code, reason)
+            summary = standing(ledger, code, reason)
+            at = self.clock.wall()
+            run_id = runs.begin_run(ledger, version=__version__, at=at, command=self.command)
+            runs.end_run(ledger, run_id, exit_code=summary.exit_code, at=at)
+            return summary
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -360,13 +378,17 @@ class Batch:
 
 def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> Summary:
     """The paid files are fetched again, and nothing is sent."""
-    folder = ledger_path.parent
+    folder = folder_of(ledger_path)
     clock = SystemClock()
     with locked(folder, ledger_path):
         with Ledger.open(ledger_path) as ledger, ledger.immediate():
             for one in damage:
-                with suppress(OSError, ValueError):
-                    inside(folder, one.file).unlink()
+                state = reads.state_of(ledger, one.sample_id)
+                if state is JobState.DOWNLOADED:
+                    with suppress(OSError, ValueError):
+                        inside(folder, one.file).unlink()
+                if state is JobState.SUCCEEDED:
+                    continue  # it is to be fetched as it stands
                 news.fetch_again(ledger, one.sample_id, at=clock.wall(), note=f"its file is {one.what}")
             run_id = runs.begin_run(ledger, version=__version__, at=clock.wall())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oxenbatch.account import Account, AccountLimits, read_limits
+from oxenbatch.account import Account, AccountLimits, folder_of, ledger_of, read_limits, remember_folder
 from oxenbatch.errors import ConfigProblem
 
 if TYPE_CHECKING:
@@ -41,6 +41,28 @@ def test_a_place_is_given_back_when_its_batch_says_so_or_its_run_is_over(tmp_pat
             room.taken = 4
         with second.reserving(0, 0, DAY) as room:
             assert room.places == 5
+
+
+def test_whoever_only_asks_gives_no_place_of_a_run_away(tmp_path: Path) -> None:
+    with account(tmp_path, "a", concurrency=5) as run, account(tmp_path, "b", concurrency=5) as second:
+        with run.reserving(0, 0, DAY) as room:
+            room.taken = 4
+        with Account("hub", tmp_path / "a.db", at=2.0, limits=AccountLimits(), folder=tmp_path, runs=False) as audit:
+            assert audit.siblings() == [tmp_path / "b.db"]
+        with second.reserving(0, 0, DAY) as room:
+            assert room.places == 1
+
+
+def test_a_ledger_that_lies_elsewhere_and_its_folder_are_found_by_each_other(tmp_path: Path) -> None:
+    ledger, folder, data = tmp_path / "x.db", tmp_path / "out", tmp_path / "data"
+    folder.mkdir()
+    ledger.touch()
+    assert (folder_of(ledger, data=data), ledger_of(folder, data=data)) == (tmp_path, None)
+    remember_folder(ledger, folder, data=data)
+    remember_folder(ledger, folder, data=data)
+    assert (folder_of(ledger, data=data), ledger_of(folder, data=data)) == (folder, ledger)
+    ledger.unlink()
+    assert ledger_of(folder, data=data) is None
 
 
 def test_a_run_that_was_killed_holds_no_place(tmp_path: Path) -> None:

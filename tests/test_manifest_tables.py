@@ -81,8 +81,12 @@ def test_csv_is_strict_about_quotes_and_reads_on() -> None:
     assert "stdin:4:1: row 3: is not strict CSV: a quoted cell is opened and never closed" in str(found[2])
 
 
-def test_too_few_cells_are_absent_and_too_many_a_problem() -> None:
-    assert rows("prompt,seed,style\na\nb,5\n")[1].parameters == {"prompt": "b", "seed": 5}
+def test_too_few_cells_and_too_many_are_a_problem_and_the_next_record_is_read() -> None:
+    found = read("prompt,seed,style\na prompt cut\nin two,5,x\nb,5\nc,,\n")
+    assert [type(one).__name__ for one in found] == ["Problem", "Row", "Problem", "Row"]
+    assert "stdin:2:1: row 1: has 1 cell, expected 3 as in the header" in str(found[0])
+    assert "row 3: has 2 cells, expected 3" in str(found[2])
+    assert "keeps its tab" in complaint("prompt\tseed\na\n", "tsv")
     assert "has 4 cells" in complaint("prompt,seed,style\na,1,x,\n")
 
 

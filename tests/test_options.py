@@ -115,6 +115,9 @@ def command(deadline: float, max_cost: Decimal | None, hub: str | None, canary: 
         ([], {"OXEN_BASE_URL": "http://a"}, "600.0 None http://a None"),
         ([], {"OXEN_BASE_URL": "http://a", "OXENBATCH_HUB": "http://b"}, "600.0 None http://b None"),
         ([], {"OXENBATCH_CANARY": "0"}, "600.0 None None False"),
+        ([], {"OXENBATCH_NO_CANARY": "1"}, "600.0 None None False"),
+        ([], {"OXENBATCH_NO_CANARY": "0"}, "600.0 None None None"),
+        (["--canary"], {"OXENBATCH_NO_CANARY": "1"}, "600.0 None None True"),
         (["--no-canary"], {"OXENBATCH_CANARY": "1"}, "600.0 None None False"),
     ],
 )

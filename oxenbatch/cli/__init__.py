@@ -5,16 +5,18 @@ Commands are imported when they are called: a `--help` does not wait for a datab
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import resource
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from oxenbatch import __version__
 from oxenbatch.cli.summaries import SUMMARIES
+from oxenbatch.cli.talk import talk, unread
 from oxenbatch.errors import ManifestError, OxenbatchError, did_you_mean, printable
 
 if TYPE_CHECKING:
@@ -51,11 +53,30 @@ MEANT: Final = {
 }  # fmt: skip
 """Words that other tools use for what ours are called."""
 PROBLEMS_SHOWN: Final = 50  # a screenful; the rest is counted
+PIPE_CODE: Final = 141  # as of a program that SIGPIPE has ended
 WORDS_MAX: Final = 4000  # characters of one error: a long path and a long sentence
+
+
+class ReaderLeft(Exception):
+    """Whoever read our output has left, as `head` does. Click would make a bug's exit code of it."""
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """The context; a help that nobody reads to its end is no bug."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command has done its work, or nobody reads on."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """In the order of a user's day."""
@@ -130,17 +151,32 @@ def main() -> None:
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with contextlib.suppress(BrokenPipeError):
+            error.show()
+        unread()
+        leave(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Aborted.", err=True)
-        sys.exit(130)
+        talk("Aborted.")
+        leave(130)
     except OxenbatchError as error:
         tell(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
-        sys.stderr.close()
-        sys.exit(141)
+        leave(error.exit_code)
+    except ReaderLeft:
+        unread()
+        sys.exit(PIPE_CODE)
+
+
+def leave(code: int) -> NoReturn:
+    """A command ends before it has begun; `run` says so to machines as well, as at each of its ends."""
+    _tell_machines(code)
+    sys.exit(code)
+
+
+def _tell_machines(code: int) -> None:
+    if sys.argv[1:2] == ["run"]:
+        from oxenbatch.cli.endings import machines_line  # noqa: PLC0415 - not for --help
+
+        talk(f"oxenbatch: {machines_line(code, [])}")
 
 
 def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -149,17 +185,18 @@ def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
     for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
         click.echo(printable(line, WORDS_MAX), err=True)
+    _tell_machines(1)
 
 
 def tell(error: OxenbatchError) -> None:
     """The error on stderr: a sentence, or a manifest's problems, a line each."""
     if not isinstance(error, ManifestError):
-        click.echo(f"oxenbatch: {printable(error, WORDS_MAX)}", err=True)
+        talk(f"oxenbatch: {printable(error, WORDS_MAX)}")
         return
     for problem in error.problems[:PROBLEMS_SHOWN]:
-        click.echo(printable(problem, WORDS_MAX), err=True)
+        talk(printable(problem, WORDS_MAX))
     more = error.total - min(len(error.problems), PROBLEMS_SHOWN)
     if more:
-        click.echo(f"… and {more} more", err=True)
+        talk(f"… and {more} more")
     noun = "problem" if error.total == 1 else "problems"
-    click.echo(f"oxenbatch: {error.total} {noun} in the manifest; nothing was sent", err=True)
+    talk(f"oxenbatch: {error.total} {noun} in the manifest; nothing was sent")

@@ -42,7 +42,7 @@ def ledgers_of(name: str) -> list[Path]:
     """The ledgers that BATCH names: an output folder, a folder of dated ones, a ledger file, or a manifest."""
     path = Path(name)
     if path.is_dir():
-        found = [path / LEDGER] if (path / LEDGER).is_file() else sorted(path.glob(f"**/{LEDGER}"), key=_in_order)
+        found = _own_ledger(path) or sorted(path.glob(f"**/{LEDGER}"), key=_in_order)
         if not found:
             raise UsageProblem(f"{printable(name)} holds no ledger: it is no output folder, or no run has begun there;"
                                " `oxenbatch run MANIFEST` begins one")  # fmt: skip
@@ -63,11 +63,18 @@ def ledgers_of(name: str) -> list[Path]:
     return found
 
 
+def _own_ledger(folder: Path) -> list[Path]:
+    """The batch's own ledger, here or elsewhere."""
+    from oxenbatch.account import ledger_of  # noqa: PLC0415 - a command that needs none does not wait for it
+
+    here = folder / LEDGER
+    found = here if here.is_file() else ledger_of(folder)
+    return [found] if found else []
+
+
 def _ledgers_in(folder: Path) -> list[Path]:
     """The batch's own ledger, or, where it is in shards and not merged, theirs."""
-    if (folder / LEDGER).is_file():
-        return [folder / LEDGER]
-    return sorted((folder / SHARDS).glob(f"*/{LEDGER}"), key=_in_order)
+    return _own_ledger(folder) or sorted((folder / SHARDS).glob(f"*/{LEDGER}"), key=_in_order)
 
 
 def _in_order(path: Path) -> tuple[Path, int, Path]:
@@ -171,6 +178,7 @@ def short_name(job: str) -> str:
 def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[Access]:
     """The hub that made this batch, with the key for it."""
     from oxenbatch.access import Access  # noqa: PLC0415
+    from oxenbatch.account import folder_of  # noqa: PLC0415
     from oxenbatch.cli.sandbox import journal_of, stand_in  # noqa: PLC0415
     from oxenbatch.hub import DEFAULT_HUB  # noqa: PLC0415
     from oxenbatch.settings import find_key, has_own_key  # noqa: PLC0415
@@ -180,7 +188,7 @@ def access_to(ledger_path: Path, *, hub: str | None, sandbox: bool) -> Iterator[
     if batch is None:
         raise MachineError(f"{printable(ledger_path)}: no run has begun here")
     if sandbox:
-        with stand_in(journal_of(ledger_path.parent.absolute(), batch.name)) as served:
+        with stand_in(journal_of(folder_of(ledger_path).absolute(), batch.name)) as served:
             yield Access(served.url, served.key, rehearsal=True)
         return
     url = hub or batch.hub

@@ -57,7 +57,9 @@ async def _audit(paths: list[Path], access: Access) -> Audit:
     async with Hub(access.url, access.key) as hub:
         with contextlib.ExitStack() as opened:
             ledgers = [opened.enter_context(Ledger.open(path)) for path in paths]
-            account = opened.enter_context(Account(access.name, paths[0], at=time.time(), limits=read_limits()))
+            account = opened.enter_context(
+                Account(access.name, paths[0], at=time.time(), limits=read_limits(), runs=False)
+            )
             return await auditing.audit_all(ledgers, hub, siblings=account.siblings())
 
 
@@ -93,35 +95,36 @@ def verify(batch: str, *, repair: bool, as_json: bool, hub: str | None, sandbox:
       oxenbatch verify out/ocean-loops
       oxenbatch verify out/ocean-loops --repair
     """
-    from oxenbatch.batch import fetch_lost  # noqa: PLC0415 - not for --help
+    from oxenbatch.account import folder_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.batch import fetch_lost  # noqa: PLC0415
     from oxenbatch.folder import check_files  # noqa: PLC0415
 
     path = the_ledger_of(batch)
     with Ledger.open(path) as ledger:
-        total = reads.counts(ledger)
-        damage = check_files(ledger, path.parent)
+        files = sum(1 for _ in reads.hashes(ledger))
+        absent = sum(reads.counts(ledger).values()) - files
+        damage = check_files(ledger, folder_of(path))
     left = damage
     if damage and repair:
         with access_to(path, hub=hub, sandbox=sandbox) as access:
             fetch_lost(path, damage, access)
         with Ledger.open(path) as ledger:
-            left = check_files(ledger, path.parent)
-            total = reads.counts(ledger)
-    _tell(damage, left, sum(total.values()), total, as_json=as_json, repair=repair)
+            left = check_files(ledger, folder_of(path))
+    _tell(damage, left, files, absent, as_json=as_json, repair=repair)
     sys.exit(74 if left else 0)
 
 
-def _tell(damage: Any, left: Any, wanted: int, counts: Any, *, as_json: bool, repair: bool) -> None:
-    from oxenbatch.jobs import JobState  # noqa: PLC0415
-
+def _tell(damage: Any, left: Any, files: int, absent: int, *, as_json: bool, repair: bool) -> None:
     if as_json:
-        told = {"files": counts[JobState.DOWNLOADED], "damaged": [asdict(one) for one in damage], "left": len(left)}
+        told = {"files": files, "damaged": [asdict(one) for one in damage], "left": len(left)}
         click.echo(json_line(told))
         return
     for one in damage:
         click.echo(f"{one.what:<9} {printable(one.file)}")
     if repair and damage:
         click.echo(f"{plural(len(damage) - len(left), 'file')} repaired")
-    click.echo(f"{counts[JobState.DOWNLOADED] - len(left)} of {wanted} files are as the ledger says")
+    are = "is" if files == 1 else "are"
+    more = f"; {absent} more are not on disk yet" if absent > 0 else ""
+    click.echo(f"{files - len(left)} of {plural(files, 'file')} {are} as the ledger says{more}")
     if left and not repair:
         click.echo("`oxenbatch verify --repair` fetches them again, for nothing", err=True)

@@ -11,7 +11,7 @@ import click
 from oxenbatch.cli.access import access_to, batch_argument, hub_options, jobs_named, the_ledger_of
 from oxenbatch.cli.completion import complete_job
 from oxenbatch.cli.options import json_line, plural
-from oxenbatch.errors import UsageProblem, printable
+from oxenbatch.errors import ConfigProblem, UsageProblem, printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import decisions
 from oxenbatch.ledger.book import Ledger
@@ -188,10 +188,27 @@ def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict
             generation = asyncio.run(ask(access))
         except NotFound as error:
             raise UsageProblem(f"the hub knows no generation {generation_id}") from error
+        _refuse_siblings(access, path, generation_id)
     if echoes(generation, one.model, sends.sent_parameters(ledger, one.sample_id)) is False:
         raise UsageProblem(f"{generation_id} was made by another request than this sample's")
     decisions.adopt(ledger, one, generation_id, at=time.time())
     click.echo(f"{printable(one.job, 60)} sample {one.number} is {generation_id}; `oxenbatch run` fetches it")
+
+
+def _refuse_siblings(access: Access, path: Path, generation_id: str) -> None:
+    """A generation that another batch of this user has is not this one's: it would be counted, and fetched, twice."""
+    from oxenbatch.account import Account, AccountLimits  # noqa: PLC0415 - not for --help
+    from oxenbatch.ledger import sends  # noqa: PLC0415
+
+    try:
+        account = Account(access.name, path, at=time.time(), limits=AccountLimits(), runs=False)
+    except ConfigProblem:
+        return  # no register, so no other batch is known
+    with account:
+        others = account.siblings()
+    for other in others:
+        if sends.elsewhere([other], [generation_id], ()).owned:
+            raise UsageProblem(f"{generation_id} is another batch's: {printable(other)} has it")
 
 
 @click.command(short_help="Set a result aside and make it anew.")
@@ -208,11 +225,13 @@ def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
     Example:
       oxenbatch reject out/ocean-loops hero
     """
-    from oxenbatch.folder import locked, move_aside  # noqa: PLC0415 - not for --help
+    from oxenbatch.account import folder_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.folder import locked, move_aside  # noqa: PLC0415
 
     path = the_ledger_of(batch)
+    folder = folder_of(path)
     states = [JobState.DOWNLOADED, JobState.UNFETCHABLE]
-    with locked(path.parent, path), Ledger.open(path) as ledger:
+    with locked(folder, path), Ledger.open(path) as ledger:
         files = {name for name in jobs if decisions.sample_of_file(ledger, name) is not None}
         chosen = [decisions.sample_of_file(ledger, name) for name in files]
         by_job = jobs_named(ledger, tuple(name for name in jobs if name not in files))
@@ -221,7 +240,7 @@ def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
         samples = sorted({sample for sample in chosen if sample is not None})
         with ledger.immediate():
             moves = decisions.set_aside(ledger, samples, attempts=attempts, at=time.time())
-            move_aside(path.parent, moves)
+            move_aside(folder, moves)
     click.echo(
         f"{plural(len(samples), 'result')} set aside; `oxenbatch run` makes them anew"
         if samples

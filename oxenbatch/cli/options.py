@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
 import shutil
 import sys
@@ -53,12 +54,29 @@ class Dollars(click.ParamType[Decimal]):
         return amount
 
 
+class Switch(click.Option):
+    """A flag with a `--no-` flag, which has a variable of its own: `OXENBATCH_NO_CANARY=1` is `--no-canary`."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """What the environment says, in either variable; the first one wins."""
+        said = super().resolve_envvar_value(ctx)
+        opposite = os.environ.get(_variable(self.secondary_opts[0]))
+        if said is not None or not opposite:
+            return said
+        return "false" if click.BOOL.convert(opposite, self, ctx) else None
+
+
+def _variable(flag: str) -> str:
+    return "OXENBATCH_" + flag.removeprefix("--").upper().replace("-", "_")
+
+
 def option(*names: str, **kwargs: Any) -> Callable[[Any], Any]:
     """A click option that `OXENBATCH_<FLAG>` sets as well."""
     flag = max((name.split("/")[0] for name in names if name.startswith("--")), key=len)
-    variable = "OXENBATCH_" + flag.removeprefix("--").upper().replace("-", "_")
     also = kwargs.pop("also_envvar", ())
-    return click.option(*names, envvar=[variable, *also], **kwargs)
+    if any("/" in name for name in names):
+        kwargs["cls"] = Switch
+    return click.option(*names, envvar=[_variable(flag), *also], **kwargs)
 
 
 def manifest_options(command: Any) -> Any:

@@ -7,8 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-import click
-
+from oxenbatch.cli.talk import talk
 from oxenbatch.errors import printable
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Progress:
     def say(self, words: str) -> None:
         """The words stand above the live picture, or where there is none, on a line of their own."""
         if self._painter is None:
-            click.echo(words, file=self._stream)
+            talk(words, self._stream)
         else:
             self._painter.say(words)
 

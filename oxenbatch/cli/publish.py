@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oxenbatch.account import folder_of
 from oxenbatch.cli.access import ledgers_of
 from oxenbatch.cli.options import MANIFESTS, json_line, option, plural
 from oxenbatch.errors import UsageProblem, printable
@@ -90,7 +91,7 @@ def parts_of(name: str) -> tuple[list[Part], Path]:
     root = _root(Path(name), ledgers)
     parts = []
     for ledger in ledgers:
-        prefix = Path(os.path.relpath(ledger.parent.absolute(), root)).as_posix()
+        prefix = Path(os.path.relpath(folder_of(ledger).absolute(), root)).as_posix()
         parts.append(Part(ledger, "" if prefix == "." else prefix))
     return parts, root
 
@@ -99,12 +100,12 @@ def _root(path: Path, ledgers: list[Path]) -> Path:
     if path.is_dir():
         return path.absolute()
     if path.suffix.lower() not in MANIFESTS:
-        return ledgers[0].parent.absolute()
+        return folder_of(ledgers[0]).absolute()
     from oxenbatch.manifest import load_manifest  # noqa: PLC0415
 
     manifest = load_manifest(path)
     if not manifest.dated:
-        return ledgers[0].parent.absolute()
+        return folder_of(ledgers[0]).absolute()
     days = [manifest.output_folder(day).absolute() for day in (dt.date(1, 2, 3), dt.date(9876, 11, 22))]
     return Path(os.path.commonpath(days))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from oxenbatch.cli.access import origin_named
 from oxenbatch.cli.options import Dollars, Duration
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ SECRET: Final = frozenset({"notify", "heartbeat"})
 ONCE: Final = frozenset({
     "quiet", "verbose", "progress", "log_format", "log_file", "as_json", "metrics_file",  # how it talked
     "date", "rebuild", "retry_failed", "changed", "limit_sends", "deadline", "no_wait", "fail_fast", "dry_run",
-    "on_unknown", "yes", "confirm_above",  # meant for that one time
+    "on_unknown", "yes", "confirm_above", "offline",  # meant for that one time
 })  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def command_of(ctx: click.Context, manifest: str, date: dt.date | None) -> str:
         name = parameter.name or ""
         said = ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
         if isinstance(parameter, click.Option) and said and name not in ONCE | SECRET:
-            words += _words_of(parameter, ctx.params[name])
+            value = ctx.params[name]
+            words += _words_of(parameter, origin_named(value) if name == "hub" else value)  # no password in it
     if date is not None:
         words += ["--date", date.isoformat()]
     return shlex.join(words)

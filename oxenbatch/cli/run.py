@@ -7,15 +7,15 @@ import datetime as dt
 import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from oxenbatch.cli import endings
+from oxenbatch.cli import endings, several
 from oxenbatch.cli.access import ledgers_of, origin_named
 from oxenbatch.cli.completion import complete_manifest
+from oxenbatch.cli.limits import limits_of
 from oxenbatch.cli.logs import set_up
 from oxenbatch.cli.nightly import Night
 from oxenbatch.cli.options import (
@@ -30,6 +30,7 @@ from oxenbatch.cli.options import (
 )
 from oxenbatch.cli.progress import Progress
 from oxenbatch.cli.recall import command_of
+from oxenbatch.cli.talk import talk
 from oxenbatch.errors import ManifestError, OxenbatchError, Problem, gravest, printable
 from oxenbatch.shards import FOLDER as SHARDS
 from oxenbatch.shards import Shard
@@ -41,14 +42,13 @@ if TYPE_CHECKING:
     from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
-    from oxenbatch.plan import Limits
     from oxenbatch.reuse import Rehearsal
     from oxenbatch.runner import Summary
 
 log = logging.getLogger(__name__)
 
-GOES_ON: Final = frozenset({0, 3, 4, 75})
-"""Exit codes of one batch that say nothing against running the next."""
+GOES_ON: Final = frozenset({0, 3, 4, 5, 75})
+"""Exit codes of one batch that say nothing against running the next: its own limit, and what is paid is collected."""
 
 
 @click.command(short_help="Make every file that a manifest asks for; starting is resuming.")
@@ -149,6 +149,9 @@ class RunCommand:
         self.night = Night()
         self.would: list[dict[str, Any]] = []
         """What a dry run would send, a batch each."""
+        self.loaded: list[Manifest] = []
+        self.opened: dict[Path, tuple[Batch, Plan]] = {}
+        """Batches whose rows are known to be right, by their folders: of several manifests all, before any is run."""
 
     def run_all(self, manifests: tuple[str, ...]) -> int:
         """Every manifest is run as far as it goes; the gravest exit code."""
@@ -161,11 +164,22 @@ class RunCommand:
             self.night.begin(self.options)
             self.shard = Shard.parse(self.options["shard"]) if self.options["shard"] else None
             overrides = overrides_of(self.options)
-            loaded = [load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests]
-            with self._access(loaded[0]) as access:
+            self.loaded = loaded = [
+                load_manifest(name, overrides=overrides, stdin=sys.stdin.buffer) for name in manifests
+            ]
+            today = date_of(self.options)
+            several.refuse_shared((manifest, self._folder(manifest, today)) for manifest in loaded)
+            with self._access(loaded[0]) as access, contextlib.ExitStack() as held:
                 catalog = None if self.options["dask"] else read_catalog(access, self._say)
-                for manifest in loaded:
-                    codes.add(self._run_manifest(manifest, access, self._as_locked(manifest, access, catalog)))
+                catalogs = [self._as_locked(manifest, access, catalog) for manifest in loaded]
+                if len(loaded) > 1 and not self.options["dask"] and not self.options["dry_run"]:
+                    batches = [
+                        self._batch(manifest, self._folder(manifest, today), today, access, its_catalog)
+                        for manifest, its_catalog in zip(loaded, catalogs, strict=True)
+                    ]
+                    self.opened = several.open_all(batches, held, self._refuse_unlocked)
+                for manifest, its_catalog in zip(loaded, catalogs, strict=True):
+                    codes.add(self._run_manifest(manifest, access, its_catalog))
                     if not codes <= GOES_ON:
                         break
         except OxenbatchError as error:
@@ -240,19 +254,42 @@ class RunCommand:
     def _run_batch(
         self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
     ) -> int:
-        from oxenbatch.batch import Batch  # noqa: PLC0415
         from oxenbatch.cli.observe import Observer  # noqa: PLC0415
 
         if self.options["dask"]:
             return self._run_on_cluster(manifest, folder, date, access)
-        limits = self._limits(manifest)
-        batch = Batch(
+        batch = self._batch(manifest, folder, date, access, catalog)
+        if self.options["dry_run"]:
+            return self._dry_run(batch)
+        with contextlib.ExitStack() as held:
+            if folder in self.opened:
+                batch, plan = self.opened.pop(folder)
+                held.push(batch)
+            else:
+                plan = held.enter_context(batch)
+            self._say(endings.beginning(plan))
+            self._refuse_unlocked(batch)
+            if access.offline:
+                summary = batch.leave(75, "--offline: nothing was asked of the hub")
+            elif not self._confirmed(plan, batch):
+                summary = batch.leave(5, "it was not confirmed")
+            else:
+                summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
+        self.summaries.append((plan, summary))
+        self.night.ended(manifest.name, plan, summary)
+        self._report(plan, summary)
+        return summary.exit_code
+
+    def _batch(self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None) -> Batch:
+        from oxenbatch.batch import Batch  # noqa: PLC0415 - not for --help
+
+        return Batch(
             manifest,
             folder,
             date,
             access=access,
             catalog=catalog,
-            limits=limits,
+            limits=limits_of(self.options, manifest),
             changed=self.options["changed"],
             retry_failed=self.options["retry_failed"],
             rebuild=self.options["rebuild"],
@@ -265,28 +302,13 @@ class RunCommand:
             shard=self.shard,
             reuse=[path for name in self.options["reuse"] for path in ledgers_of(name)],
         )
-        if self.options["dry_run"]:
-            return self._dry_run(batch, manifest)
-        with batch as plan:
-            self._say(endings.beginning(plan))
-            if self.options["locked"]:
-                self._refuse_unlocked(manifest, batch.due())
-            if access.offline:
-                summary = batch.leave(75, "--offline: nothing was asked of the hub")
-            elif not self._confirmed(plan, batch):
-                summary = batch.leave(5, "it was not confirmed")
-            else:
-                summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
-        self.summaries.append((plan, summary))
-        self.night.ended(manifest.name, plan, summary)
-        self._report(plan, summary)
-        return summary.exit_code
 
-    def _refuse_unlocked(self, manifest: Manifest, due: Rehearsal) -> None:
+    def _refuse_unlocked(self, batch: Batch, due: Rehearsal | None = None) -> None:
         from oxenbatch import kept  # noqa: PLC0415 - not for --help
 
+        manifest = batch.manifest
         lock = kept.read_lock(manifest.path) if self.options["locked"] else None
-        if lock and (problems := kept.unlocked(lock, due.models, str(manifest.path))):
+        if lock and (problems := kept.unlocked(lock, (due or batch.due()).models, str(manifest.path))):
             raise ManifestError(problems)
 
     def _confirmed(self, plan: Plan, batch: Batch) -> bool:
@@ -299,9 +321,9 @@ class RunCommand:
             return True
         return click.confirm(f"{printable(plan.folder)}: send {endings.in_words(due)}?", err=True)
 
-    def _dry_run(self, batch: Batch, manifest: Manifest) -> int:
+    def _dry_run(self, batch: Batch) -> int:
         would = batch.rehearse()
-        self._refuse_unlocked(manifest, would)
+        self._refuse_unlocked(batch, would)
         if self.options["as_json"]:
             self.would.append(
                 {"folder": str(batch.folder), "generations": would.samples, "cost": dollars(would.cost),
@@ -323,7 +345,7 @@ class RunCommand:
             folder,
             date,
             access.url,
-            self._limits(manifest),
+            limits_of(self.options, manifest),
             o["changed"],
             o["rebuild"],
             o["retry_failed"],
@@ -344,37 +366,22 @@ class RunCommand:
     def _folder(self, manifest: Manifest, date: dt.date) -> Path:
         return self.options["output"] or manifest.output_folder(date)
 
-    def _limits(self, manifest: Manifest) -> Limits:
-        from oxenbatch.batch import with_manifest  # noqa: PLC0415
-        from oxenbatch.plan import Limits  # noqa: PLC0415
-
-        o = self.options
-        limits = Limits(
-            attempts=o["attempts"],
-            max_cost=o["max_cost"],
-            allow_unpriced=o["allow_unpriced"],
-            limit_sends=o["limit_sends"],
-            settle_s=o["settle"],
-            max_outage_s=o["max_outage"],
-            deadline_s=o["deadline"],
-            wait=not o["no_wait"],
-            fail_fast=o["fail_fast"],
-            on_unknown=o["on_unknown"],
-            in_order=o["in_order"],
-            canary="unknown" if o["canary"] is None else "all" if o["canary"] else "none",
-        )
-        if o["timeout"] is not None:
-            limits = replace(limits, image_timeout_s=o["timeout"], video_timeout_s=o["timeout"])
-        return with_manifest(limits, manifest, o["concurrency"])
-
     def _say(self, words: str) -> None:
         if not self.quiet:
-            click.echo(words, err=True)
+            talk(words)
 
     def _report(self, plan: Plan, summary: Summary) -> None:
         if summary.exit_code or not self.quiet:
             for line in endings.report(plan, summary, rehearsal=self.options["sandbox"]):
-                click.echo(line, err=True)
+                talk(line)
+
+    def _unreached(self) -> Iterator[Summary]:
+        """How batches stand that this call did not come to: what is on disk is there, whatever stood in the way."""
+        run = {plan.ledger for plan, _ in self.summaries}
+        for manifest in self.loaded:
+            folder = self._folder(manifest, date_of(self.options))
+            paths = [self.options["ledger"]] if self.options["ledger"] else self._ledgers_in(folder)
+            yield from several.standing(path for path in paths if path not in run)
 
     def _tell(self, code: int) -> None:
         """The machines' line on stderr, and the summary on stdout where it is asked for."""
@@ -382,10 +389,10 @@ class RunCommand:
             batches = [endings.as_json(*pair) for pair in self.summaries]
             problems = [problem.as_data() for problem in self.problems]
             said = {"exit_code": code, "batches": batches, "problems": problems}
-            click.echo(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})))
+            talk(json_line(said | ({"would_send": self.would} if self.options["dry_run"] else {})), err=False)
         if self.options["dry_run"]:
             return
-        line = endings.machines_line(code, [summary for _, summary in self.summaries])
+        line = endings.machines_line(code, [*(summary for _, summary in self.summaries), *self._unreached()])
         self.night.end(code, line)
         if code or not self.quiet:
-            click.echo(f"oxenbatch: {line}", err=True)
+            talk(f"oxenbatch: {line}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from oxenbatch import advice
+from oxenbatch.account import folder_of
 from oxenbatch.cli.access import batch_argument, ledgers_of, short_name
 from oxenbatch.cli.oddities import oddities_of, oddity_lines
 from oxenbatch.cli.options import dollars, json_line, option, plural, screen_width
@@ -99,7 +100,7 @@ def status_of(path: Path, *, now: float) -> dict[str, Any]:
         odd = oddities_of(ledger)
     running = runs.goes_on(run, now=now)
     reasons = [advice.Reason(f.state, f.error, f.count, f.example) for f in found]
-    folder = str(path.parent)
+    folder = str(folder_of(path))
     steps = advice.next_steps(
         counts,
         advice.troubles(reasons),
@@ -205,7 +206,7 @@ def why_not_done(path: Path) -> Iterator[str]:
     with Ledger.read(path) as ledger:
         found = reads.failures(ledger, 100)
     reasons = [advice.Reason(f.state, f.error, f.count, f.example) for f in found]
-    return (line.removeprefix("  ") for line in trouble_lines(advice.troubles(reasons), str(path.parent), None))
+    return (line.removeprefix("  ") for line in trouble_lines(advice.troubles(reasons), str(folder_of(path)), None))
 
 
 def next_lines(path: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, get_args
 
+from oxenbatch.account import folder_of
 from oxenbatch.dataset import shards, tables
 from oxenbatch.dataset.copying import bring
 from oxenbatch.dataset.metadata import NAME as METADATA
@@ -178,7 +179,7 @@ def _shards(spool: Spool, to: Path, terms: Terms) -> None:
 
 def _folder(spool: Spool, to: Path, sources: Sequence[Source], terms: Terms) -> None:
     """Files with captions beside them, or with a `metadata.jsonl` a split, as Hugging Face's folders have it."""
-    beside = terms.format == "captions" and any(to.absolute() == s.ledger.parent.absolute() for s in sources)
+    beside = terms.format == "captions" and any(to.absolute() == folder_of(s.ledger).absolute() for s in sources)
     if beside and (terms.split_by is not None or len(sources) > 1):
         raise UsageProblem(f"captions of several splits or batches need a folder of their own, not {printable(to)}")
     folder = _owned(to)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from oxenbatch.account import folder_of
 from oxenbatch.dataset.columns import Columns, text_of
 from oxenbatch.dataset.metadata import line_of
 from oxenbatch.errors import UsageProblem, printable
@@ -60,7 +61,7 @@ class Entry(NamedTuple):
 
 def sources_of(ledgers: Sequence[Path], named: Sequence[str]) -> list[Source]:
     """The batches, with names relative to what was named: a folder of nights, or the folder that they share."""
-    folders = [path.parent.absolute() for path in ledgers]
+    folders = [folder_of(path).absolute() for path in ledgers]
     root = Path(os.path.commonpath(folders))
     if len(named) == 1 and Path(named[0]).is_dir():
         root = Path(named[0]).absolute()  # so that the second night changes no name of the first
@@ -72,7 +73,7 @@ def entries(sources: Sequence[Source], wanted: Wanted) -> Iterator[Entry]:
     """The wanted samples, batch after batch, each in its manifest's order."""
     left = wanted.limit
     for source in sources:
-        folder = str(source.ledger.parent.absolute())
+        folder = str(folder_of(source.ledger).absolute())
         with Ledger.open(source.ledger) as ledger, results.one_moment(ledger):
             batch = source.prefix.rstrip("/") if len(sources) > 1 else None
             for record in results.records(ledger, wanted.states):

@@ -263,9 +263,15 @@ def hashes(ledger: Ledger) -> Iterator[tuple[int, str, str]]:
     """(sample id, file, sha256) of every file that should be on disk."""
     for row in ledger.conn.execute(
         "select s.id, g.file, g.sha256 from samples s join generations g on g.generation_id = s.generation_id"
-        " where s.state = 'downloaded' order by s.id"
+        # One that was there, is gone, and could not be had again is still to be there.
+        " where s.state in ('downloaded', 'succeeded', 'unfetchable') and g.sha256 is not null order by s.id"
     ):
         yield row[0], row[1], row[2]
+
+
+def state_of(ledger: Ledger, sample_id: int) -> JobState:
+    """Where the sample stands."""
+    return JobState(ledger.conn.execute("select state from samples where id = ?", (sample_id,)).fetchone()[0])
 
 
 def source(ledger: Ledger) -> str:

@@ -66,7 +66,13 @@ def read_table(source: Source) -> Iterator[Entry | Faulty | Problem]:
                 words = f"has {len(cells)} cells, expected at most {len(columns)} as in the header{_quotes(source)}"
                 yield Faulty([Problem(words, where=_spot(source, raw, line, starts(raw), len(columns)))])
                 continue
-            fields = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
+            if len(cells) < len(columns):  # a cell cut in two by a line end looks so: half a prompt would be paid for
+                count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+                mark = "comma" if source.form == "csv" else "tab"
+                words = f"has {count}, expected {len(columns)} as in the header; an absent value keeps its {mark}"
+                yield Faulty([Problem(words, where=_spot(source, raw, line, starts(raw), len(cells) - 1))])
+                continue
+            fields = {name: cell for name, cell in zip(columns, cells, strict=True) if cell}
             if fields.pop("", None) is not None:
                 words = "has a cell in a column without a name; name the column in the header"
                 yield Faulty([Problem(words, where=_spot(source, raw, line, starts(raw), columns.index("")))])

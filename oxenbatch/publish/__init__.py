@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from oxenbatch.account import folder_of
 from oxenbatch.dataset.card import NAME as CARD
 from oxenbatch.dataset.card import card
 from oxenbatch.dataset.metadata import NAME as METADATA
@@ -82,7 +83,7 @@ class Publication:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_tables(ledger, folder)
             self.made[part.prefix] = found
-            self._sources[part.prefix] = part.ledger.parent
+            self._sources[part.prefix] = folder_of(part.ledger)
         if not self.made:
             raise TryAgain("nothing to publish: no result is on disk yet; `oxenbatch run` makes some")
 

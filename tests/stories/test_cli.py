@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +315,157 @@ def test_a_generation_that_the_hub_does_not_know_is_not_adopted(tmp_path: Path) 
 
         assert "the hub knows no generation" in refused.stderr
         assert desk.states("out/m") == {"held": 1}
+
+
+def test_a_generation_that_another_batch_has_is_not_adopted(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"do": "lose_answer", "times": 1}, {"do": "no_echo"}]', encoding="utf-8")
+    with Sandbox(speed=100, faults=faults) as hub:
+        desk = Desk(tmp_path, hub)
+        desk.write("m.txt", "a\n")
+        desk.write("other.txt", "b\n")
+        desk.call("run", "m.txt", "--model", IMAGE, "--settle", "1s", code=4)
+        desk.call("run", "other.txt", "--model", IMAGE)
+        theirs = json.loads(desk.call("ls", "out/other", "--json").stdout)["generation_id"]
+        refused = desk.call("resolve", "out/m", "--adopt", theirs, "--hub", hub.url, code=2)
+
+        assert "is another batch's" in refused.stderr
+        assert desk.states("out/m") == {"held": 1}
+
+
+def test_of_several_manifests_nothing_is_sent_while_one_of_them_is_wrong(desk: Desk) -> None:
+    desk.write("a.yaml", f"model: {IMAGE}\nprompts: [one, two]\n")
+    desk.write("b.yaml", f"model: {IMAGE}\nprompts: [three, {{prompt: x, aspect_ratio: wrong}}]\n")
+    desk.write("c.yaml", f"model: {IMAGE}\nprompts: [{{seed: 1}}]\n")
+    done = desk.call("run", "a.yaml", "b.yaml", "c.yaml", code=65)
+
+    assert "b.yaml:2:" in done.stderr
+    assert "c.yaml:2:" in done.stderr
+    assert desk.posts() == 0
+    assert not (desk.folder / "out").exists()
+
+
+def test_of_several_manifests_each_is_run_although_another_has_reached_its_limit(desk: Desk) -> None:
+    desk.write("a.yaml", f"model: {IMAGE}\nmax_cost: 0.01\nprompts: [one]\n")
+    desk.write("b.yaml", f"model: {IMAGE}\nprompts: [two]\n")
+    done = desk.call("run", "a.yaml", "b.yaml", code=5)
+
+    assert (machine_line(done)["done"], machine_line(done)["pending"]) == ("1", "1")
+    assert desk.states("out/b") == {"downloaded": 1}
+
+
+def test_two_manifests_that_go_to_one_folder_are_a_usage_error(desk: Desk) -> None:
+    desk.write("a.yaml", f"model: {IMAGE}\nprompts: [one]\n")
+    desk.write("a.txt", "two\n")
+    done = desk.call("run", "a.yaml", "a.txt", "--model", IMAGE, code=2)
+
+    assert "each manifest has its own output" in done.stderr
+    assert desk.posts() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["-c", "0"], 2), (["--no-such-flag"], 2), (["--max-cost", "much"], 2), (["--log-file", "no/such/log"], 78)],
+)
+def test_a_run_that_is_called_wrongly_ends_with_the_machines_line_too(
+    desk: Desk, arguments: list[str], code: int
+) -> None:
+    desk.write("m.txt", "a\n")
+    assert machine_line(desk.call("run", "m.txt", *arguments, code=code))["exit"] == str(code)
+
+
+def test_what_was_recorded_offline_is_sent_by_the_command_that_is_told_next(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    said = desk.call("run", "m.txt", "--model", IMAGE, "-o", "there", "--offline", code=75).stderr
+    (command,) = [line.partition("oxenbatch run ")[2] for line in said.splitlines() if "oxenbatch run " in line]
+
+    assert "--offline" not in command
+    desk.call("run", *command.split())
+    assert desk.states("there") == {"downloaded": 1}
+
+
+def test_a_ledger_that_lies_elsewhere_finds_its_files_and_the_folder_its_ledger(desk: Desk) -> None:
+    desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: a, prompt: one}}, {{id: b, prompt: two}}]\n")
+    (desk.folder / "safe").mkdir()
+    hub = ("--hub", desk.hub.url)
+    desk.call("run", "m.yaml", "--ledger", "safe/x.db")
+
+    for name in ("safe/x.db", "out/m", "m.yaml"):
+        assert desk.states(name) == {"downloaded": 2}
+    desk.call("export", "safe/x.db", "-o", "set", "--format", "captions")
+    assert {path.name for path in (desk.folder / "set").glob("?.*")} == {"a.png", "a.txt", "b.png", "b.txt"}
+
+    desk.call("reject", "safe/x.db", "a")
+    assert not (desk.folder / "out/m/a.png").exists()
+    desk.call("run", "m.yaml", "--ledger", "safe/x.db")
+    (desk.folder / "out/m/b.png").unlink()
+    assert "1 file repaired" in desk.call("verify", "safe/x.db", "--repair", *hub).stdout
+    assert (desk.folder / "out/m/b.png").is_file()
+    assert desk.posts() == 3
+
+
+def test_a_folder_whose_ledger_lies_elsewhere_gets_no_second_one(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    desk.call("run", "m.txt", "--model", IMAGE, "--ledger", "x.db", "--no-wait", code=75)
+
+    assert "--ledger" in desk.call("run", "m.txt", "--model", IMAGE, code=74).stderr
+    assert desk.posts() == 1
+
+
+def test_a_password_in_the_hubs_address_is_not_written_down(desk: Desk) -> None:
+    desk.write("m.txt", "a\n")
+    hub = desk.hub.url.replace("http://", "http://user:passw0rd@")
+    desk.call("run", "m.txt", "--model", IMAGE, "--hub", hub)
+
+    assert not [f for f in desk.folder.rglob("*") if f.is_file() and b"passw0rd" in f.read_bytes()]
+
+
+def test_the_machines_line_counts_what_there_is_also_where_nothing_could_be_tried(desk: Desk) -> None:
+    manifest = desk.write("m.yaml", f"model: {IMAGE}\nprompts: [{{id: a, prompt: one}}, {{id: b, prompt: two}}]\n")
+    desk.call("run", "m.yaml")
+    manifest.write_text(manifest.read_text().replace("one", "other"), encoding="utf-8")
+
+    for done in (desk.call("run", "m.yaml", code=65), desk.call("run", "m.yaml", code=77, OXEN_API_KEY="")):
+        assert {name: machine_line(done)[name] for name in ("done", "pending", "cost")} == {
+            "done": "2", "pending": "0", "cost": "0.028",
+        }  # fmt: skip
+
+
+def test_a_file_that_could_not_be_repaired_stays_missing_until_it_is(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\n")
+    desk.call("run", "m.txt", "--model", IMAGE)
+    lost = json.loads(desk.call("ls", "out/m", "--json").stdout.splitlines()[0])
+    (desk.folder / "out/m" / lost["file"]).unlink()
+    with closing(sqlite3.connect(desk.folder / "out/m/ledger.db")) as ledger:  # as an earlier repair gave it up
+        of_it = (lost["generation_id"],)
+        ledger.execute("update samples set state = 'unfetchable' where generation_id = ?", of_it)
+        ledger.execute("update generations set state = 'unfetchable' where generation_id = ?", of_it)
+        ledger.commit()
+
+    said = desk.call("verify", "out/m", code=74).stdout
+    assert lost["file"] in said
+    assert "1 of 2 files" in said
+    assert "1 file repaired" in desk.call("verify", "out/m", "--repair", "--hub", desk.hub.url).stdout
+    assert (desk.folder / "out/m" / lost["file"]).is_file()
+    assert desk.posts() == 2
+
+
+def unread(desk: Desk, *arguments: str, gone: str) -> tuple[int, str]:
+    """The exit code, and what the other stream said, where nobody reads this one."""
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, gone: write}
+    done = subprocess.run([sys.executable, "-m", "oxenbatch", *arguments], cwd=desk.folder, env=desk.env, text=True,
+                          timeout=60, check=False, stdout=streams["stdout"], stderr=streams["stderr"])  # fmt: skip
+    os.close(write)
+    return done.returncode, done.stderr or done.stdout or ""
+
+
+def test_a_reader_who_has_left_changes_no_runs_exit_code_and_makes_no_bug_of_a_table(desk: Desk) -> None:
+    desk.write("m.txt", "a\nb\n")
+    for gone in ("stderr", "stdout"):
+        assert unread(desk, "run", "m.txt", "--model", IMAGE, "--json", gone=gone)[0] == 0
+    assert unread(desk, "run", "m.txt", "--no-such-flag", gone="stderr") == (2, "")
+    for command in (["ls", "out/m"], ["status", "out/m", "--json"], ["--help"], ["run", "--help"]):
+        assert unread(desk, *command, gone="stdout") == (141, "")
+    assert desk.posts() == 2

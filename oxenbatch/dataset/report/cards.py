@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from oxenbatch.account import folder_of
 from oxenbatch.errors import printable
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import results
@@ -76,7 +77,7 @@ def take_cards(sources: Sequence[Source], to: Path, limit: int) -> Cards:
 def _path(source: Source, file: str | None) -> Path | None:
     """Where the result is; None where there is none, or where a stranger's ledger names a place outside its folder."""
     try:
-        return inside(source.ledger.parent.absolute(), file) if file else None
+        return inside(folder_of(source.ledger).absolute(), file) if file else None
     except ValueError:
         return None
 
@@ -111,7 +112,7 @@ def _again(record: dict[str, Any], source: Source) -> str | None:
     """The command that has the result made anew."""
     if record["state"] != JobState.DOWNLOADED:
         return None
-    return shown(shlex.join(["oxenbatch", "reject", str(source.ledger.parent), record["file"]]))
+    return shown(shlex.join(["oxenbatch", "reject", str(folder_of(source.ledger)), record["file"]]))
 
 
 def _took(record: dict[str, Any]) -> float | None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from oxenbatch import advice
+from oxenbatch.account import folder_of
 from oxenbatch.errors import MachineError, printable
 from oxenbatch.ledger import chronicle, reads, results
 from oxenbatch.ledger.book import Ledger
@@ -78,7 +79,7 @@ def gather(sources: Sequence[Source]) -> Facts:
             if batch is None:
                 raise MachineError(f"{printable(source.ledger)}: no run has begun here")
             facts.names.append(batch.name)
-            facts.places.append(f"{source.ledger.parent.name}")
+            facts.places.append(folder_of(source.ledger).name)
             facts.hubs.append(batch.hub)
             facts.real = facts.real and "://" in batch.hub
             facts.states.update(reads.counts(ledger))
