@@ -22,7 +22,7 @@ from oxenbatch.cluster import leases, purse, worker
 from oxenbatch.cluster.conductor import Conductor
 from oxenbatch.cluster.leases import Lease
 from oxenbatch.cluster.worker import Job, run_shard
-from oxenbatch.errors import MachineError
+from oxenbatch.errors import MachineError, TryAgain
 from oxenbatch.folder import LEDGER, locked
 from oxenbatch.jobs import JobState, Row
 from oxenbatch.ledger import runs, sends
@@ -146,6 +146,32 @@ def test_of_two_starts_the_second_finds_the_lock_and_steps_back(job: Job, hub: S
         assert "another run works on" in run_shard(job).stepped_back
     assert made(hub) == before
     assert run_shard(job).exit_code == 0
+
+
+def test_a_ledger_that_another_machine_may_have_open_is_not_opened_to_see_who_works(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's log does not bear two machines; who works there stands in the lease."""
+    assert run_shard(job).exit_code == 0
+    folder, said = folder_of(job), []
+    leases.write(folder, Lease(1, None, "worker-7, process 12"))
+    conductor = Conductor(None, job, Path(job.folder), [job.shard], say=said.append)
+    opened: list[Path] = []
+    with locked(folder, folder / LEDGER):
+        real = Ledger.open.__func__  # type: ignore[attr-defined]  # a classmethod's own function
+
+        def noted(kind: type[Ledger], path: Path, **more: Any) -> Ledger:
+            opened.append(Path(path))
+            return real(kind, path, **more)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(Ledger, "open", classmethod(noted))
+        with pytest.raises(
+            TryAgain, match=r"another run works on .* \(worker-7, process 12\); this one leaves it alone$"
+        ), locked(folder, folder / LEDGER):
+            pass
+        conductor._was_killed(job.shard)
+        assert opened == []
+        assert list(conductor._busy) == [job.shard], "it is asked again until it is free"
 
 
 def test_the_leases_money_is_the_shards_limit(job: Job, hub: Sandbox) -> None:
