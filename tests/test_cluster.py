@@ -165,9 +165,12 @@ def test_a_ledger_that_another_machine_may_have_open_is_not_opened_to_see_who_wo
             return real(kind, path, **more)  # type: ignore[no-any-return]
 
         monkeypatch.setattr(Ledger, "open", classmethod(noted))
-        with pytest.raises(
-            TryAgain, match=r"another run works on .* \(worker-7, process 12\); this one leaves it alone$"
-        ), locked(folder, folder / LEDGER):
+        with (
+            pytest.raises(
+                TryAgain, match=r"another run works on .* \(worker-7, process 12\); this one leaves it alone$"
+            ),
+            locked(folder, folder / LEDGER),
+        ):
             pass
         conductor._was_killed(job.shard)
         assert opened == []
