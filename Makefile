@@ -73,9 +73,9 @@ chaos: $(READY) ## a thousand SIGKILLs aimed at progress, with faults on, and th
 bench: $(READY) ## speed against a reckless yardstick, growth to a million rows: benchmarks/RESULTS.md, in 15 minutes
 	@$(BIN)/python benchmarks/report.py
 
-scale: $(TESTED) ## a batch over a cluster: its speed by workers, and 20 worker kills with the hub as the judge
-	@$(BIN)/python benchmarks/scale.py
-	@$(BIN)/python benchmarks/scale.py --kills 20
+scale: $(TESTED) ## a batch over a cluster: its speed by workers, and 20 worker kills with the hub as the judge; in 5 minutes
+	@$(BIN)/python benchmarks/scale.py --rows 240 $(WRITE)
+	@$(BIN)/python benchmarks/scale.py --kills 20 $(WRITE)
 
 lock: $(READY) ## choose versions anew and write requirements.lock
 	@$(COMPILE) --upgrade $(EXTRAS) --group dev --output-file requirements.lock

@@ -3,7 +3,8 @@
 A scheduler and its workers are processes of their own on this machine, the hub is the stand-in, and the judge is the
 hub's own journal. `--kills N` sends `SIGKILL` to workers while POSTs are open, starts new ones in their places, and
 ends with 1 unless nothing was paid twice, nothing lost, nothing torn, every generation is in a ledger, and the hub has
-never seen more active than allowed. Without it the speed is measured. `--write` puts the table into docs/scale.md.
+never seen more active than allowed; then the folder is left, and named. Without it the speed is measured. `--write`
+puts the table into docs/scale.md.
 
 All on loopback and in temporary folders. It ends by itself.
 """
@@ -44,6 +45,7 @@ PATIENCE_S = 30.0
 OPEN_S = 0.1  # so long a POST's answer takes while workers are killed
 SETTLE_S = 3.0  # nothing is inserted later than a second; the two clocks' whole seconds cost another
 PLACES = 24
+PRICE = 0.014  # dollars a picture
 FAULTS = [
     {"do": "slow_answer", "on": "POST /ai/queue", "seconds": OPEN_S},
     {"do": "lose_answer", "chance": 0.03},
@@ -93,7 +95,8 @@ class Cluster:
         said.unlink(missing_ok=True)
         port = self.address.rpartition(":")[2] or "0"
         self.scheduler = self._start(
-            "scheduler", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard",
+            "scheduler", "scheduler", "--host", "127.0.0.1", "--port", port,
+            "--no-dashboard", "--dashboard-address", "127.0.0.1:0",
             "--scheduler-file", str(said),
         )  # fmt: skip
         deadline = time.monotonic() + PATIENCE_S
@@ -220,8 +223,8 @@ class Tally:
         wrong = self.twice + self.lost + self.torn + self.unknown + self.held
         return not wrong and not self.exit_code and self.most_active <= PLACES
 
-    def table(self, spent_s: float, seed: int) -> str:
-        """The figures as Markdown."""
+    def table(self, spent_s: float, told: str) -> str:
+        """The figures as Markdown; `told` are the command's words."""
         rows = {
             "worker kills": self.kills,
             "kills that hit an open POST": self.hit_posts,
@@ -238,19 +241,21 @@ class Tally:
             "held for a person": self.held,
         }
         lines = ["| counted | |", "|---|--:|", *(f"| {name} | {value} |" for name, value in rows.items())]
-        lines += ["", (f"`benchmarks/scale.py --kills {self.kills}`, {time.strftime('%Y-%m-%d')}, oxenbatch"
-                      f" {__version__}, seed {seed}, {spent_s:.0f} s.")]  # fmt: skip
+        lines += ["", (f"`benchmarks/scale.py {told}`, {time.strftime('%Y-%m-%d')}, oxenbatch {__version__},"
+                      f" {spent_s:.0f} s.")]  # fmt: skip
         return "\n".join(lines)
 
 
 @dataclass
 class Campaign:
-    """One batch, three workers, and a hand that kills them."""
+    """One batch, some workers, and a hand that kills them."""
 
     home: Path
     kills: int
     rows: int
     seed: int
+    workers: int
+    shards: int
     tally: Tally = field(default_factory=Tally)
 
     def wanted(self) -> list[dict[str, object]]:
@@ -274,14 +279,16 @@ class Campaign:
         rows = self.wanted()
         manifest, faults, journal = (self.home / name for name in ("batch.jsonl", "faults.json", "journal.jsonl"))
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        most = 2 * PRICE * sum(int(str(row.get("samples", 1))) for row in rows)
         faults.write_text(json.dumps({"seed": str(self.seed), "rules": FAULTS}))
         with Sandbox(speed=50, journal=journal, faults=faults, key=KEY) as hub, Cluster(self.home) as cluster:
-            for _ in range(3):
+            for _ in range(self.workers):
                 cluster.start_worker()
-            wait_for_workers(cluster, 3)
+            wait_for_workers(cluster, self.workers)
             run = cluster.run(
-                str(manifest), "-c", str(PLACES), "-o", str(self.home / "out"), "--shards", "3", "--max-cost", "20",
-                "--settle", f"{SETTLE_S:g}s", "--max-outage", "120s", "--progress", "none", hub=hub.url,
+                str(manifest), "-c", str(PLACES), "-o", str(self.home / "out"), "--shards", str(self.shards),
+                "--max-cost", f"{most:.2f}", "--settle", f"{SETTLE_S:g}s", "--max-outage", "120s", "--progress", "none",
+                hub=hub.url,
             )  # fmt: skip
             self._kill_workers(cluster, run, journal)
             faults.write_text("[]")
@@ -376,11 +383,21 @@ def write(mark: str, text: str) -> None:
     PAGE.write_text(re.sub(marks, lambda m: f"{m[1]}{text}\n{m[2]}", page, count=1, flags=re.DOTALL), encoding="utf-8")
 
 
+def put(asked: argparse.Namespace, mark: str, text: str) -> None:
+    """The table stands in the page, if that was asked for; else whoever wants that is told how."""
+    if asked.write:
+        write(mark, text)
+    elif not asked.json:
+        print("\nto put this into docs/scale.md, on a quiet machine: make scale WRITE=--write\n", file=sys.stderr)
+
+
 def main() -> None:
     """The figures, and 1 where they are not as they must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, help="kill so many workers, instead of measuring speed")
     parser.add_argument("--rows", type=int, default=400, help="of the batch [400]")
+    parser.add_argument("--workers", type=int, default=3, help="that are killed [3]")
+    parser.add_argument("--shards", type=int, default=3, help="where workers are killed [3]")
     parser.add_argument("--places", type=int, default=32, help="`-c` of the whole, where speed is measured [32]")
     parser.add_argument("--speed", type=float, default=20.0, help="of the hub, where speed is measured [20]")
     parser.add_argument("--seed", type=int, default=20261124, help="of the rows, the kills and the faults")
@@ -391,18 +408,22 @@ def main() -> None:
         found = [measure(workers, asked.rows, asked.places, asked.speed) for workers in (0, 1, 2, 4)]
         text = speed_table(found, asked.rows, asked.places, asked.speed)
         print(json.dumps([vars(m) for m in found]) if asked.json else text)
-        if asked.write:
-            write("workers", text)
+        put(asked, "workers", text)
         return
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="oxenbatch-scale-") as name:
-        tally = Campaign(Path(name), asked.kills, asked.rows, asked.seed).run()
-    text = tally.table(time.monotonic() - began, asked.seed)
+    home = Path(tempfile.mkdtemp(prefix="oxenbatch-scale-"))
+    tally = Campaign(home, asked.kills, asked.rows, asked.seed, asked.workers, asked.shards).run()
+    if tally.ok():
+        shutil.rmtree(home)
+    else:
+        print(f"left for a look: {home}", file=sys.stderr)
+    names = ("kills", "rows", "workers", "shards", "seed")
+    given = [f"--{name} {vars(asked)[name]}" for name in names if vars(asked)[name] != parser.get_default(name)]
+    text = tally.table(time.monotonic() - began, " ".join(given))
     print(json.dumps(vars(tally) | {"ok": tally.ok()}) if asked.json else text)
     if not tally.ok():
         print(tally.said, file=sys.stderr)
-    if asked.write:
-        write("worker kills", text)
+    put(asked, "worker kills", text)
     sys.exit(0 if tally.ok() else 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import os
 import stat
@@ -22,6 +23,7 @@ from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.decisions import Aside
 from oxenbatch.names import inside
 from oxenbatch.place import network_under
+from oxenbatch.shards import LEASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,11 +71,8 @@ def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        who = _who_works(ledger_path)
-        shown = printable(folder)
-        raise TryAgain(
-            f"another run works on {shown}{who}; this one leaves it alone (oxenbatch status {shown} --watch)"
-        ) from None
+        who = _who_works(folder, ledger_path)
+        raise TryAgain(f"another run works on {printable(folder)}{who}") from None
     except OSError as error:
         raise MachineError(f"cannot lock {printable(folder)}: {error}") from error
     try:
@@ -82,13 +81,21 @@ def locked(folder: Path, ledger_path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _who_works(ledger_path: Path) -> str:
+def _who_works(folder: Path, ledger_path: Path) -> str:
+    """Who it is, as far as that can be told, and what that means for us."""
+    if (lease := folder / LEASE).is_file() or network_under(ledger_path.parent):
+        # It may be at work on another machine, and two machines must never have one ledger open.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            who = printable(json.loads(lease.read_text(encoding="utf-8"))["holder"], 200)
+            return f" ({who}); this one leaves it alone"
+        return "; this one leaves it alone"
+    leaves = f"; this one leaves it alone (oxenbatch status {printable(folder)} --watch)"
     with suppress(OxenbatchError), Ledger.open(ledger_path) as ledger:
         run = reads.last_run(ledger)
         if run and run["ended_at"] is None:
             since = dt.datetime.fromtimestamp(run["started_at"]).astimezone().isoformat(" ", "seconds")
-            return f" (process {run['pid']} on {printable(run['host'])}, since {since})"
-    return ""
+            return f" (process {run['pid']} on {printable(run['host'])}, since {since}){leaves}"
+    return leaves
 
 
 def move_aside(folder: Path, moves: Iterable[Aside]) -> None:

@@ -7,20 +7,20 @@ their places, and only then the ledger gets its name. Merging again brings what 
 from __future__ import annotations
 
 import os
-import shutil
+import stat
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
+from oxenbatch.beneath import Beneath, LedAway, hash_of
 from oxenbatch.dataset.metadata import write_metadata
-from oxenbatch.download import fsync_folder, hash_of
+from oxenbatch.download import fsync_folder
 from oxenbatch.errors import ConfigProblem, MachineError, UsageProblem, printable
 from oxenbatch.folder import LEDGER, locked, refuse_lost_ledger
 from oxenbatch.ledger import merging, parts, reads, runs
 from oxenbatch.ledger.book import Ledger
-from oxenbatch.names import inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,64 +139,88 @@ def _begin(ledger: Ledger, sources: Sequence[Path], home: Path) -> None:
 
 def _put_files(work: merging.Merging, sources: Sequence[Path], home: Path, merged: Merged) -> None:
     """Every result that a part has lies in the merged batch too, durably; what is not as it should be is told."""
-    touched = {home}
-    for result in work.place():
-        if not result.is_kept:
-            continue
+    with ExitStack() as opened:
         try:
-            source, target = inside(sources[result.part], result.was), inside(home, result.becomes)
-        except ValueError as error:
-            raise MachineError(f"{error}: it is not ours; move it elsewhere, and merge again") from None
-        try:
-            if not target.parent.exists():
-                target.parent.mkdir(parents=True)
-            how = _put(source, target, result, work)
+            to = opened.enter_context(Beneath(home))
+            places = [opened.enter_context(Beneath(path)) for path in sources]
         except OSError as error:
-            raise MachineError(f"cannot write {printable(target)}: {error.strerror or error}") from error
-        if how is None:
-            merged.lost.append(str(source))
-            continue
-        merged.files[how] += 1
-        touched.add(target.parent)
-    for file, sha256 in work.gone():
-        with suppress(OSError, ValueError):
-            if hash_of(inside(home, file)) == sha256:
-                inside(home, file).unlink()
-    for folder in touched:
-        fsync_folder(folder)
+            raise MachineError(f"cannot use {printable(str(error.filename))}: {error.strerror or error}") from error
+        for result in work.place():
+            if not result.is_kept:
+                continue
+            try:
+                how = _put(places[result.part], to, result, work)
+            except LedAway as error:
+                raise MachineError(f"{error}: it is not ours; move it elsewhere, and merge again") from None
+            except OSError as error:
+                raise MachineError(
+                    f"cannot write {printable(home / result.becomes)}: {error.strerror or error}"
+                ) from error
+            if how is None:
+                merged.lost.append(str(sources[result.part] / result.was))
+            else:
+                merged.files[how] += 1
+        for file, sha256 in work.gone():
+            with suppress(OSError, LedAway):
+                if to.hash(file) == sha256:
+                    to.remove(file)
+        try:
+            to.sync()
+        except (OSError, LedAway) as error:
+            raise MachineError(f"cannot write into {printable(home)}: {error}") from error
 
 
-def _put(source: Path, target: Path, result: Result, work: merging.Merging) -> How | None:
-    """The bytes that the ledger knows lie at `target`, and how they came there; None where `source` has others."""
-    if os.path.lexists(target):
+def _put(source: Beneath, home: Beneath, result: Result, work: merging.Merging) -> How | None:
+    """The bytes that the ledger knows lie at their place, and how they came there; None where `source` has others."""
+    name = result.becomes
+    if there := home.look(name):
         # A link of ours was hashed before it was made.
-        if source.is_file() and target.samefile(source) and target.stat().st_size == result.bytes:
+        found = source.look(result.was)
+        if found and _is_same(found, there) and stat.S_ISREG(there.st_mode) and there.st_size == result.bytes:
             return "there"
-        sha256 = hash_of(target) if target.is_file() and not target.is_symlink() else ""
+        sha256 = "" if stat.S_ISLNK(there.st_mode) else home.hash(name)
         if sha256 == result.sha256:
             return "there"
-        if not work.had(result.becomes, sha256):
-            raise MachineError(f"{printable(target)} is in the way: it is not ours; move it elsewhere, and merge again")
-        target.unlink()
-    if source.is_symlink() or not source.is_file() or hash_of(source) != result.sha256:
+        if not work.had(name, sha256):
+            raise _in_the_way(home.root / name)
+        home.remove(name)
+    descriptor = source.open(result.was)
+    if descriptor is None:
         return None
     try:
-        os.link(source, target)
-        return "linked"
+        if hash_of(descriptor) != result.sha256:
+            return None
+        return _link_or_copy(descriptor, source, home, result)
+    finally:
+        os.close(descriptor)
+
+
+def _link_or_copy(descriptor: int, source: Beneath, home: Beneath, result: Result) -> How | None:
+    """The open file, whose bytes are right, has its name in the merged batch; None where it is another one by now."""
+    name = result.becomes
+    try:
+        home.link(source, result.was, name)
+    except FileExistsError:
+        raise _in_the_way(home.root / name) from None
     except OSError:  # another disk, or one without links
-        return "copied" if _copy(source, target, result.sha256) else None
+        if home.copy(descriptor, name) != result.sha256:
+            home.remove(f"{name}.part")
+            return None
+        home.rename(name)
+        return "copied"
+    linked = home.look(name)
+    if linked and _is_same(linked, os.fstat(descriptor)):
+        return "linked"
+    home.remove(name)
+    return None
 
 
-def _copy(source: Path, target: Path, sha256: str) -> bool:
-    part = target.with_name(f"{target.name}.part")
-    part.unlink(missing_ok=True)
-    shutil.copyfile(source, part, follow_symlinks=False)
-    if hash_of(part) != sha256:
-        part.unlink()
-        return False
-    _fsync(part)
-    part.rename(target)
-    return True
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _in_the_way(path: Path) -> MachineError:
+    return MachineError(f"{printable(path)} is in the way: it is not ours; move it elsewhere, and merge again")
 
 
 def _fsync(path: Path) -> None:

@@ -29,6 +29,7 @@ SLUG_CHARACTERS: Final = 60  # some ten words: enough to know a prompt by in a l
 
 _TAG_BYTES: Final = 9  # "-" and eight hexadecimal characters
 _UNSAFE: Final = frozenset('/\\:*?"<>|')  # separators, and what Windows refuses
+_NEVER: Final = frozenset("\\:")  # in no stored name: they separate folders and drives on Windows
 _UNSAFE_CATEGORIES: Final = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, surrogates, private, unassigned, line ends
 _INVISIBLE: Final = (
     re.compile(  # besides category Cf (zero widths, bidi overrides): letters and marks that show nothing
@@ -133,11 +134,22 @@ def sub_folder(place: int) -> str:
     return f"{place // ROOT_RESULTS:04d}/" if place >= ROOT_RESULTS else ""
 
 
+def parts_of(name: str) -> list[str]:
+    """The folders and the file of a stored name (`x.png`, `0001/x.png`); `ValueError` where it climbs."""
+    parts = name.split("/")
+    plain = name.isascii() and name.isprintable()  # as nearly all are, and then there are no controls to look for
+    if (
+        not {"", ".", ".."}.isdisjoint(parts)
+        or not _NEVER.isdisjoint(name)
+        or not (plain or all(unicodedata.category(c) not in ("Cc", "Cs") for c in name))
+    ):
+        raise ValueError(f"{name[:200]!r} is not a name inside the folder")
+    return parts
+
+
 def inside(root: Path, name: str) -> Path:
     """The path of a stored name (`x.png`, `0001/x.png`) in the folder; `ValueError` if it is, or leads, elsewhere."""
-    parts = name.split("/")
-    if {"", ".", ".."} & set(parts) or any(c in "\\:" or unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise ValueError(f"{name[:200]!r} is not a name inside the folder")
+    parts = parts_of(name)
     path = root.joinpath(*parts)
     try:
         if not any(root.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1)):

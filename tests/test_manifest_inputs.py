@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,10 @@ def complaint(folder: Path, value: str, head: str = HEAD) -> str:
         ("prompt", {"type": "string", "renderType": "textarea"}, None),
         ("mask", {"type": "string", "renderType": "textarea"}, None),
         ("generate_audio", {"type": "boolean"}, None),
+        ("input_audio", {}, "audio"),
+        ("voice", {"type": "string", "renderType": "audio"}, "audio"),
+        ("voice", {"type": "string", "contentMediaType": "audio/wav"}, "audio"),
+        ("either", {"type": "string", "renderType": "audio_or_video"}, "media"),
         ("num_images", {"type": "integer"}, None),
         ("image_size", {"type": "string"}, None),
         ("image", {"type": "string", "enum": ["square", "wide"]}, None),
@@ -117,6 +122,16 @@ def test_every_model_of_the_stand_in_that_takes_files_is_known_to() -> None:
         ("black-forest-labs-flux-2-klein-4b", "input_images"): "image",
         ("nano-banana-2", "input_image"): "image",
     }
+
+
+@pytest.mark.parametrize("name", ["refs/voice.mp3", "voice.wav", "refs/ox.png"])
+def test_sound_of_this_machine_is_refused_with_what_helps_and_an_address_is_sent(folder: Path, name: str) -> None:
+    files, found = InputFiles(folder), []
+    for sent in ("https://example.com/voice.mp3", "data:audio/wav;base64,UklGRg==", "narrator"):
+        assert files.replaced(sent, Marks("audio"), found) == sent
+    with pytest.raises(InputFault, match=re.escape(f"'{name}' would be sound, which is not stored from this machine")):
+        files.replaced(name, Marks("audio"), found)
+    assert found == []
 
 
 # --- what a row becomes ---------------------------------------------------------------------------------------------

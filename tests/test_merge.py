@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +27,7 @@ from oxenbatch.shards import LEASE, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from oxenbatch.jobs import Row
 
@@ -220,7 +220,7 @@ def test_a_merged_batch_lists_its_rows_in_the_manifests_order(home: Home) -> Non
 def test_where_there_are_no_links_files_are_copied_and_checked(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.shard(1, 1, row("a"), row("b")).finish(2)
 
-    def no_links(*_: object) -> None:
+    def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", no_links)
@@ -267,6 +267,35 @@ def test_a_strangers_file_is_never_replaced(home: Home) -> None:
     with pytest.raises(MachineError, match="in the way: it is not ours"):
         home.merge()
     assert (home.folder / name).read_text() == "mine"
+
+
+def test_five_times_as_many_results_take_five_times_the_work(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in steps of SQLite's own machine. Where rows are looked for among all others, it is 25 times as many."""
+
+    def steps(count: int) -> int:
+        home = Home(tmp_path / str(count))
+        shard = home.shard(1, 1, *(row(f"p {n}", number=n) for n in range(count)))
+        with shard.ledger.immediate():
+            shard.finish(count)
+        shard.close()
+        taken, begin = 0, rows.Merging.__init__
+
+        def counting(self: rows.Merging, ledger: Ledger, earlier: Path | None) -> None:
+            def hundred_more() -> None:
+                nonlocal taken
+                taken += 1
+
+            ledger.conn.set_progress_handler(hundred_more, 100)
+            begin(self, ledger, earlier)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rows.Merging, "__init__", counting)
+            assert home.merge().files == {"linked": count}
+        return taken
+
+    assert 0 < steps(1000) < 7 * steps(200)
 
 
 # -- again, and again ---------------------------------------------------------------------------------------------
@@ -316,8 +345,8 @@ def test_a_merge_that_is_killed_anywhere_is_made_whole_by_the_next(home: Home, m
     two_shards(home)
     home.merge()
     expected = dump(home.folder)
-    effects = [(os, "link"), (merging, "fsync_folder"), (merging, "write_metadata"), (merging, "_install"),
-               (rows.Merging, "absorb"), (rows.Merging, "finish"), (Path, "mkdir"), (Path, "rename")]  # fmt: skip
+    effects = [(os, "link"), (os, "fsync"), (merging, "write_metadata"), (merging, "_install"),
+               (rows.Merging, "absorb"), (rows.Merging, "finish"), (os, "mkdir"), (os, "rename")]  # fmt: skip
     for again in (False, True):
         crash = 0
         while True:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from world import World, rows
 
 from oxenbatch.cli import cli
-from oxenbatch.cli.publish import parts_of
+from oxenbatch.cli.publish import key_for, parts_of
 from oxenbatch.dataset.card import BEGIN, END, card, code, words
-from oxenbatch.errors import ConfigProblem, OxenbatchError, TryAgain
+from oxenbatch.errors import ConfigProblem, OxenbatchError, TryAgain, UsageProblem
 from oxenbatch.jobs import Row
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.made import Made, OfModel, made, one_look
@@ -181,3 +181,32 @@ def test_a_dry_run_needs_no_extra(tmp_path: Path) -> None:
 
     assert result.stdout.endswith(".set.oxen: 2 files, 2 files would be added\n")
     assert not list(tmp_path.glob(".set.oxen*"))
+
+
+@pytest.mark.parametrize(
+    ("remote", "hub", "sent"),
+    [
+        ("https://hub.oxen.ai/me/set", "https://hub.oxen.ai", True),
+        ("https://hub.oxen.ai:443/me/set", "https://hub.oxen.ai/", True),
+        ("https://evil.example/me/set", "https://hub.oxen.ai", False),
+        ("http://hub.oxen.ai/me/set", "https://hub.oxen.ai", False),
+        ("https://hub.oxen.ai:8443/me/set", "https://hub.oxen.ai", False),
+        ("https://evil.example/me/set", "https://evil.example", True),
+        ("file:///etc", "https://hub.oxen.ai", False),
+    ],
+)
+def test_the_key_goes_to_a_remote_that_the_user_has_named(tmp_path: Path, remote: str, hub: str, *, sent: bool) -> None:
+    environ = {"OXEN_API_KEY": "a-key", "OXEN_CONFIG_DIR": str(tmp_path)}
+    if sent:
+        assert key_for(remote, hub=hub, environ=environ) == "a-key"
+    else:
+        with pytest.raises(UsageProblem, match=r"if that is where your key is to go|cannot be pushed to"):
+            key_for(remote, hub=hub, environ=environ)
+
+
+def test_a_key_of_the_settings_for_that_very_host_goes_there(tmp_path: Path) -> None:
+    path = tmp_path / "auth_config.toml"
+    path.write_text('[[host_configs]]\nhost = "hub.example"\nauth_token = "theirs"\n')
+    path.chmod(0o600)
+    environ = {"OXEN_CONFIG_DIR": str(tmp_path)}
+    assert key_for("https://hub.example/me/set", hub="https://hub.oxen.ai", environ=environ) == "theirs"

@@ -302,5 +302,20 @@ def test_a_repository_that_has_a_remote_is_pushed_there(desk: Desk) -> None:
     text = config.read_text().replace("remotes = []\n", "")
     config.write_text(text + '\n[[remotes]]\nname = "origin"\nurl = "http://127.0.0.1:9/ox/set"\n')
 
-    assert "http://127.0.0.1:9/ox/set cannot be reached" in desk.call(code=69).stderr
+    said = desk.call("out/set", "--hub", "http://127.0.0.1:9", code=69).stderr
+    assert "http://127.0.0.1:9/ox/set cannot be reached" in said
     assert desk.publish("--dry-run")["pushed_to"] == "http://127.0.0.1:9/ox/set"
+
+
+@pytest.mark.parametrize("remote", [404], indirect=True)
+def test_a_repository_does_not_decide_where_the_key_goes(desk: Desk, remote: Remote) -> None:
+    """A folder from somebody else names somebody else's hub as its remote."""
+    desk.publish()
+    config = desk.repository / ".oxen/config.toml"
+    text = config.read_text().replace("remotes = []\n", "")
+    config.write_text(text + f'\n[[remotes]]\nname = "origin"\nurl = "{remote.url}/ox/set"\n')
+
+    assert f"say so with --hub {remote.url}" in desk.call(code=2).stderr
+    assert remote.asked == []
+    desk.call("out/set", "--hub", remote.url, code=2)
+    assert remote.asked[0] == ("/api/repos/ox/set", f"Bearer {KEY}"), "its owner has said so"

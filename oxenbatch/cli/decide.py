@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from oxenbatch.cli.access import access_to, batch_argument, hub_options, jobs_named, the_ledger_of
+from oxenbatch.cli.access import access_to, batch_argument, hub_options, the_ledgers_of
 from oxenbatch.cli.completion import complete_job
 from oxenbatch.cli.options import json_line, plural
 from oxenbatch.errors import ConfigProblem, UsageProblem, printable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oxenbatch.access import Access
+    from oxenbatch.cli.ground import Ground
 
 ATTEMPTS = click.option(
     "--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="Tries that each of them gets."
@@ -45,9 +47,14 @@ def retry(batch: str, *, state: str, jobs: tuple[str, ...], error: str, attempts
       oxenbatch retry out/ocean-loops
       oxenbatch retry out/ocean-loops --error overloaded
     """
-    with Ledger.open(the_ledger_of(batch)) as ledger:
-        chosen = decisions.choose(ledger, [JobState(state)], jobs=jobs_named(ledger, jobs), error=error)
-        count = decisions.retry(ledger, chosen, attempts=attempts, at=time.time())
+    from oxenbatch.cli.ground import ground_of  # noqa: PLC0415 - not for --help
+
+    count = 0
+    with ground_of(batch) as ground:
+        for path, some in ground.chosen(jobs):
+            with Ledger.open(path) as ledger:
+                chosen = decisions.choose(ledger, [JobState(state)], jobs=some, error=error)
+                count += decisions.retry(ledger, chosen, attempts=attempts, at=time.time())
     click.echo(f"{plural(count, 'sample')} put back; `oxenbatch run` sends them" if count else "nothing to put back")
 
 
@@ -66,24 +73,28 @@ def cancel(batch: str, *, jobs: tuple[str, ...], hub: str | None, sandbox: bool)
       oxenbatch cancel out/ocean-loops
       oxenbatch cancel out/ocean-loops --job hero
     """
-    path = the_ledger_of(batch)
-    with Ledger.open(path) as ledger:
-        chosen = jobs_named(ledger, jobs)
-        unsent = decisions.cancel_unsent(
-            ledger, decisions.choose(ledger, [JobState.PENDING], jobs=chosen), at=time.time()
-        )
-        active = decisions.choose(ledger, [JobState.QUEUED, JobState.PROCESSING], jobs=chosen)
-        open_sends = decisions.choose(ledger, [JobState.SUBMITTING, JobState.UNCERTAIN], jobs=chosen)
-    ended: dict[str, int] = {}
-    if active:
-        with access_to(path, hub=hub, sandbox=sandbox) as access:
-            ended = asyncio.run(_cancel_at_hub(path, access, active))
+    from oxenbatch.cli.ground import ground_of  # noqa: PLC0415 - not for --help
+
+    unsent, open_sends = 0, 0
+    ended: Counter[str] = Counter()
+    with ground_of(batch) as ground:
+        active: dict[Path, list[int]] = {}
+        for path, some in ground.chosen(jobs):
+            with Ledger.open(path) as ledger:
+                due = decisions.choose(ledger, [JobState.PENDING], jobs=some)
+                unsent += decisions.cancel_unsent(ledger, due, at=time.time())
+                active[path] = decisions.choose(ledger, [JobState.QUEUED, JobState.PROCESSING], jobs=some)
+                open_sends += len(decisions.choose(ledger, [JobState.SUBMITTING, JobState.UNCERTAIN], jobs=some))
+        for path, samples in active.items():
+            if samples:
+                with access_to(path, hub=hub, sandbox=sandbox) as access:
+                    ended.update(asyncio.run(_cancel_at_hub(path, access, samples)))
     words = [f"{unsent} not sent"] if unsent else []
     words += [f"{count} {status} at the hub" for status, count in sorted(ended.items())]
     click.echo("cancelled: " + (", ".join(words) or "nothing"))
     if open_sends:
         click.echo(
-            f"{plural(len(open_sends), 'sample')} just being sent or not accounted for: the next `run` finds out, and"
+            f"{plural(open_sends, 'sample')} just being sent or not accounted for: the next `run` finds out, and"
             " `oxenbatch cancel` can be called again then",
             err=True,
         )
@@ -131,22 +142,33 @@ def resolve(batch: str, **options: Any) -> None:
     chosen = [name for name in ("adopt", "resubmit", "drop") if options[name]]
     if len(chosen) > 1:
         raise click.UsageError("one of --adopt, --resubmit and --drop, not several")
-    path = the_ledger_of(batch)
-    with Ledger.open(path) as ledger:
-        held = decisions.held(ledger, jobs=jobs_named(ledger, options["jobs"]))
-        if not chosen:
-            _list_held(held, as_json=options["as_json"])
-            return
+    from oxenbatch.cli.ground import Ground, ground_of  # noqa: PLC0415 - not for --help
+
+    if not chosen:  # only looked at, so whoever works on it may go on
+        looked_at = Ground(the_ledgers_of(batch))
+        _list_held([one for _, one in _held(looked_at, options["jobs"])], as_json=options["as_json"])
+        return
+    with ground_of(batch) as ground:
+        held = _held(ground, options["jobs"])
         if not held:
             click.echo("nothing is held")
             return
         if options["adopt"]:
-            _adopt(ledger, path, held, options)
+            _adopt(ground.ledgers, held, options)
             return
-        for one in held:
-            (decisions.resubmit if options["resubmit"] else decisions.drop)(ledger, one, at=time.time())
+        for path, one in held:
+            with Ledger.open(path) as ledger:
+                (decisions.resubmit if options["resubmit"] else decisions.drop)(ledger, one, at=time.time())
     done = "put back; `oxenbatch run` sends them" if options["resubmit"] else "given up"
     click.echo(f"{plural(len(held), 'sample')} {done}")
+
+
+def _held(ground: Ground, jobs: tuple[str, ...]) -> list[tuple[Path, decisions.Held]]:
+    held: list[tuple[Path, decisions.Held]] = []
+    for path, some in ground.chosen(jobs):
+        with Ledger.open(path) as ledger:
+            held += [(path, one) for one in decisions.held(ledger, jobs=some)]
+    return held
 
 
 def _list_held(held: list[decisions.Held], *, as_json: bool) -> None:
@@ -162,7 +184,7 @@ def _list_held(held: list[decisions.Held], *, as_json: bool) -> None:
         click.echo("nothing is held")
 
 
-def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict[str, Any]) -> None:
+def _adopt(ledgers: list[Path], held: list[tuple[Path, decisions.Held]], options: dict[str, Any]) -> None:
     from oxenbatch.echo import echoes  # noqa: PLC0415
     from oxenbatch.hub import Hub, NotFound  # noqa: PLC0415 - not for --help
     from oxenbatch.ledger import sends  # noqa: PLC0415
@@ -173,9 +195,11 @@ def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict
         raise UsageProblem(f"{printable(options['adopt'])} is no generation_id")
     if len(held) > 1:
         raise UsageProblem(f"{len(held)} samples are held: say which one with --job")
-    one = held[0]
-    if one.generation_id is None and sends.owned(ledger, [generation_id]):
-        raise UsageProblem(f"{generation_id} is another sample's of this batch")
+    ((path, one),) = held
+    for other in ledgers:
+        with Ledger.open(other) as ledger:
+            if one.generation_id is None and sends.owned(ledger, [generation_id]):
+                raise UsageProblem(f"{generation_id} is another sample's of this batch")
     if one.generation_id not in (None, generation_id):
         raise UsageProblem(f"the hub had given {one.generation_id} for this sample; only that one can be adopted")
 
@@ -189,9 +213,10 @@ def _adopt(ledger: Ledger, path: Path, held: list[decisions.Held], options: dict
         except NotFound as error:
             raise UsageProblem(f"the hub knows no generation {generation_id}") from error
         _refuse_siblings(access, path, generation_id)
-    if echoes(generation, one.model, sends.sent_parameters(ledger, one.sample_id)) is False:
-        raise UsageProblem(f"{generation_id} was made by another request than this sample's")
-    decisions.adopt(ledger, one, generation_id, at=time.time())
+    with Ledger.open(path) as ledger:
+        if echoes(generation, one.model, sends.sent_parameters(ledger, one.sample_id)) is False:
+            raise UsageProblem(f"{generation_id} was made by another request than this sample's")
+        decisions.adopt(ledger, one, generation_id, at=time.time())
     click.echo(f"{printable(one.job, 60)} sample {one.number} is {generation_id}; `oxenbatch run` fetches it")
 
 
@@ -226,23 +251,25 @@ def reject(batch: str, *, jobs: tuple[str, ...], attempts: int) -> None:
       oxenbatch reject out/ocean-loops hero
     """
     from oxenbatch.account import folder_of  # noqa: PLC0415 - not for --help
-    from oxenbatch.folder import locked, move_aside  # noqa: PLC0415
+    from oxenbatch.cli.ground import ground_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.folder import move_aside  # noqa: PLC0415 - not for --help
 
-    path = the_ledger_of(batch)
-    folder = folder_of(path)
-    states = [JobState.DOWNLOADED, JobState.UNFETCHABLE]
-    with locked(folder, path), Ledger.open(path) as ledger:
-        files = {name for name in jobs if decisions.sample_of_file(ledger, name) is not None}
-        chosen = [decisions.sample_of_file(ledger, name) for name in files]
-        by_job = jobs_named(ledger, tuple(name for name in jobs if name not in files))
-        if by_job:
-            chosen += decisions.choose(ledger, states, jobs=by_job)
-        samples = sorted({sample for sample in chosen if sample is not None})
-        with ledger.immediate():
-            moves = decisions.set_aside(ledger, samples, attempts=attempts, at=time.time())
-            move_aside(folder, moves)
+    count = 0
+    with ground_of(batch, alone=True) as ground:
+        files = {name: found for name in jobs if (found := ground.sample_of_file(name))}
+        chosen: dict[Path, set[int]] = {}
+        for path, sample in files.values():
+            chosen.setdefault(path, set()).add(sample)
+        if by_job := tuple(name for name in jobs if name not in files):
+            for path, some in ground.chosen(by_job):
+                with Ledger.open(path) as ledger:
+                    results = decisions.choose(ledger, [JobState.DOWNLOADED, JobState.UNFETCHABLE], jobs=some)
+                chosen.setdefault(path, set()).update(results)
+        for path, samples in chosen.items():
+            with Ledger.open(path) as ledger, ledger.immediate():
+                moves = decisions.set_aside(ledger, sorted(samples), attempts=attempts, at=time.time())
+                move_aside(folder_of(path), moves)
+            count += len(samples)
     click.echo(
-        f"{plural(len(samples), 'result')} set aside; `oxenbatch run` makes them anew"
-        if samples
-        else "nothing to reject"
+        f"{plural(count, 'result')} set aside; `oxenbatch run` makes them anew" if count else "nothing to reject"
     )

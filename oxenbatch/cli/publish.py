@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import click
 
 from oxenbatch.account import folder_of
-from oxenbatch.cli.access import ledgers_of
+from oxenbatch.cli.access import ledgers_of, origin_named
 from oxenbatch.cli.options import MANIFESTS, json_line, option, plural
 from oxenbatch.errors import UsageProblem, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from oxenbatch.publish import Part, Publication, Published
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -49,7 +51,6 @@ def publish(
       oxenbatch publish out/ocean-loops --to hf:me/ocean-loops
     """
     from oxenbatch.publish import Publication, huggingface, oxen  # noqa: PLC0415 - not for --help
-    from oxenbatch.settings import find_key  # noqa: PLC0415
 
     kind, _, name = to.partition(":") if to and to.startswith("hf:") else ("", "", to)
     if name is not None and not _NAME.fullmatch(name):
@@ -65,11 +66,29 @@ def publish(
                 publication,
                 repository or _beside(root),
                 remote=f"{hub.rstrip('/')}/{name}" if name else None,
-                key=partial(find_key, environ=dict(os.environ)),  # as it is now: oxenai gets other settings meanwhile
+                key=partial(key_for, hub=hub, environ=dict(os.environ)),  # as it is now: oxenai gets other settings
                 message=message,
                 dry_run=dry_run,
             )
         _tell(publication, told, as_json=as_json, dry_run=dry_run)
+
+
+def key_for(remote: str, *, hub: str, environ: Mapping[str, str]) -> str:
+    """The key for this remote; `UsageProblem` where only the repository's own settings say that it goes there."""
+    from oxenbatch.addresses import AddressRefused, origin_of  # noqa: PLC0415 - not for --help
+    from oxenbatch.settings import find_key, has_own_key  # noqa: PLC0415
+
+    try:
+        origin = origin_of(remote)
+    except AddressRefused as error:
+        raise UsageProblem(f"the repository's remote cannot be pushed to: {error}") from None
+    if origin != origin_named(hub) and not has_own_key(remote, environ):
+        # A repository may be a stranger's: the key goes where its owner says, not where a file says.
+        raise UsageProblem(
+            f"this repository says that it is pushed to {printable(remote)}: if that is where your key is to go, say so"
+            f" with --hub {printable(origin)}"
+        )
+    return find_key(remote, environ=environ)
 
 
 def _beside(root: Path) -> Path:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "local"
 CONNECT_S: Final = 10.0  # a scheduler that is there answers at once; one that is being started has a moment
+OF_ITS_OWN: Final = {"dashboard_address": "127.0.0.1:0"}  # it serves HTTP all the same, and two at once want one port
 WORKERS_S: Final = 30.0  # so long is waited for a first worker, where its threads say how many shards there will be
 
 
@@ -143,7 +144,11 @@ def connected(address: str, *, places: int) -> Iterator[Any]:
         workers = min(os.cpu_count() or 1, places)
         with (
             LocalCluster(  # type: ignore[no-untyped-call, unused-ignore]
-                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                scheduler_kwargs=OF_ITS_OWN,
+                silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
         ):  # type: ignore[no-untyped-call, unused-ignore]

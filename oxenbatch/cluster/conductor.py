@@ -232,9 +232,16 @@ class Conductor:
 
     def _was_killed(self, shard: Shard) -> None:
         """Dask has seen several workers die over the shard: it goes out again, unless that has long been in vain."""
-        path, stands = self._folder_of(shard) / LEDGER, 0
-        with contextlib.suppress(MachineError), Ledger.open(path) as ledger:
-            stands = reads.newest_event(ledger)
+        folder, stands = self._folder_of(shard), 0
+        try:
+            # Only while nobody works there: one that is merely out of sight may have the ledger open on its machine.
+            with locked(folder, folder / LEDGER), Ledger.open(folder / LEDGER) as ledger:
+                stands = reads.newest_event(ledger)
+        except TryAgain:
+            self._busy.setdefault(shard, time.monotonic())
+            return
+        except MachineError:
+            pass  # it has none yet
         last, since = self._deaths.get(shard, (-1, 0.0))
         if last != stands:
             self._deaths[shard] = (stands, time.monotonic())
@@ -294,7 +301,8 @@ class Conductor:
             elif now - self._asked.setdefault("alone", now) > patience:
                 raise TryAgain(f"the dask scheduler has had no worker for {patience:.0f} s: start some, and run again")
         if self._busy and not self._out and now - min(self._busy.values()) > patience:
-            raise TryAgain(f"somebody else has worked on shard {min(self._busy)} for {patience:.0f} s; run again later")
+            shard = min(self._busy, key=self._busy.__getitem__)
+            raise TryAgain(f"somebody else has worked on shard {shard} for {patience:.0f} s; run again later")
 
     def _called_back(self) -> bool:
         """Whether all workers have come back, or have had the time to."""

@@ -39,6 +39,7 @@ TOPIC: Final = "oxenbatch"
 STOP: Final = "stop"  # a file of this name in the folder of shards calls every worker back
 LOOK_S: Final = 1.0
 STUCK_S: Final = 60.0  # beyond the settle time: what is still not known then waits for another shard
+STUCK: Final = "sends without an answer wait for what another shard or batch finds out; the next run looks again"
 PROBLEMS_TOLD: Final = 50  # a screenful: a manifest that is wrong is wrong on every worker
 
 
@@ -184,7 +185,9 @@ class _Watcher:
                 runner.interrupt(Stop.SIGTERM)
             if not self.yielded and self._is_stuck(runner):
                 self.yielded = True
-                runner.interrupt(Stop.DEADLINE)
+                runner.interrupt(Stop.DEADLINE, STUCK)
+                if not runner.desk.open_posts:
+                    runner.abandon()  # nothing is under way that would have to be waited for
             if self._worker:
                 moved = {str(state): count for state, count in runner.moved.items()}
                 counts = {state: count + moved.get(state, 0) for state, count in plan.counts.items()}
@@ -194,7 +197,9 @@ class _Watcher:
     def _is_stuck(self, runner: Runner) -> bool:
         """Whether nothing has moved for long, and all that is under way are sends that nobody answered."""
         now, moved, facts = time.monotonic(), dict(runner.moved), runner.facts
-        if moved != self._moved or facts.submitting + facts.at_the_hub + facts.succeeded or not facts.uncertain:
+        moves = moved != self._moved or facts.submitting + facts.at_the_hub + facts.succeeded
+        # An outage is waited for as every run does; starting again would begin to count it anew.
+        if moves or not facts.uncertain or runner.mood.unreachable_s:
             self._moved, self._moved_at = moved, now
         return now - self._moved_at > self._job.limits.settle_s + STUCK_S
 

@@ -96,7 +96,7 @@ class Ledger:
                     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
                     connection.row_factory = sqlite3.Row
                     ledger = cls(path, connection)
-                    ledger._refuse_strangers(version)
+                    refuse_strangers(connection, path=path, version=version)
                     unless_used.pop_all()
                     return ledger
         return cls.open(path)  # it is older, newer, damaged or no ledger at all: `open` migrates it, or says which
@@ -116,7 +116,7 @@ class Ledger:
                     f" knows {VERSION}): upgrade with `pip install -U oxenbatch`"
                 )
             if version:
-                self._refuse_strangers(version)
+                refuse_strangers(self.conn, path=self.path, version=version)
             self._set_pragmas()
             if version < VERSION:
                 self._migrate(version)
@@ -127,25 +127,6 @@ class Ledger:
                 f"the ledger {printable(self.path)} cannot be read ({error}): restore it from a backup, or move the"
                 " folder's files elsewhere"
             ) from error
-
-    def _refuse_strangers(self, version: int) -> None:
-        """`MachineError` where the schema does what ours does not: a trigger, a table that is another, or a view."""
-        ours = schema_of(version)
-        found: dict[str, str] = {}
-        for kind, name, statement in self.conn.execute("select type, name, sql from sqlite_master"):
-            if kind == "trigger":
-                raise MachineError(
-                    f"the ledger {printable(self.path)} holds a trigger, {printable(name, 80)}, which is not ours and"
-                    " would change what we write: take it out with `drop trigger`, if you know why it is there"
-                )
-            if name in ours:
-                found[name] = normal(statement or "")
-        if found != ours:
-            other = next(name for name, statement in ours.items() if found.get(name) != statement)
-            raise MachineError(
-                f"the ledger {printable(self.path)} is not as oxenbatch makes it: {other} is another, or is missing;"
-                " restore it from a backup"
-            )
 
     def _set_pragmas(self) -> None:
         for pragma in (
@@ -268,6 +249,26 @@ class Ledger:
     def commit_money(self, nanos: int) -> None:
         """What is spent or may yet be spent is `nanos` higher (or lower)."""
         self.conn.execute("update batch set committed_nanos = max(0, committed_nanos + ?)", (nanos,))
+
+
+def refuse_strangers(conn: sqlite3.Connection, schema: str = "main", *, path: Path, version: int) -> None:
+    """`MachineError` where the schema does what ours does not: a trigger, a table that is another, or a view."""
+    ours = schema_of(version)
+    found: dict[str, str] = {}
+    for kind, name, statement in conn.execute(f"select type, name, sql from {schema}.sqlite_master"):
+        if kind == "trigger":
+            raise MachineError(
+                f"the ledger {printable(path)} holds a trigger, {printable(name, 80)}, which is not ours and"
+                " would change what we write: take it out with `drop trigger`, if you know why it is there"
+            )
+        if name in ours:
+            found[name] = normal(statement or "")
+    if found != ours:
+        other = next(name for name, statement in ours.items() if found.get(name) != statement)
+        raise MachineError(
+            f"the ledger {printable(path)} is not as oxenbatch makes it: {other} is another, or is missing;"
+            " restore it from a backup"
+        )
 
 
 def _refuse_cut(path: Path) -> None:

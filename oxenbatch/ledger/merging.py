@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from oxenbatch.errors import UsageProblem, printable
+from oxenbatch.errors import MachineError, UsageProblem, printable
 from oxenbatch.ledger import reads
+from oxenbatch.ledger.book import refuse_strangers
+from oxenbatch.ledger.schema import VERSION
 from oxenbatch.ledger.staging import CACHE_KIB
 from oxenbatch.names import collision_key, marks, sub_folder
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -98,22 +100,36 @@ class Merging:
         """`earlier`: the ledger that an earlier merge of the same parts has made; names stay as they are there."""
         self._ledger = ledger
         self._conn = ledger.conn
+        # A part's rows may come before those that they name, and are checked once, before any file is touched: at every
+        # row, each generation would be looked for among all samples that wait for theirs.
+        self._conn.execute("pragma foreign_keys = off")
         # Scratch until the caller has made it durable as a whole, and each row is touched several times.
         self._conn.execute("pragma synchronous = off")
         self._conn.execute(f"pragma cache_size = -{CACHE_KIB}")
         self._earlier = earlier
         self._named = 0
-        self._parts: list[tuple[str, int, int]] = []
-        """Each part as people know it, its last job's number and its last sample's."""
+        self._parts: list[tuple[str, dict[str, int]]] = []
+        """Each part as people know it, and the number of its last row in each table."""
 
     def absorb(self, part: Path, home: Path) -> None:
         """Everything that the ledger `part` has is here as well, in the batch whose folder will be `home`.
 
-        `UsageProblem`, and nothing is changed, where a job or a generation is here already.
+        `UsageProblem`, and nothing is changed, where a job or a generation is here already; `MachineError` where it is
+        damaged, or no ledger of ours. That every row is there which its rows name is only known once all are absorbed.
         """
+        try:
+            self._absorb(part, home, printable(part.parent))
+        except sqlite3.DatabaseError as error:
+            raise MachineError(
+                f"the ledger in {printable(part.parent)} cannot be merged ({error}): if it is damaged, restore it from"
+                " a backup"
+            ) from error
+
+    def _absorb(self, part: Path, home: Path, shown: str) -> None:
         conn = self._conn
-        shown = printable(part.parent)
         with self._attached(part, "part"), self._ledger.immediate():
+            # What was opened and checked a moment ago may be another file by now; of this one we have a snapshot.
+            refuse_strangers(conn, "part", path=part, version=VERSION)
             self._refuse_overlap(shown)
             before = {table: _highest(f"main.{table}", conn) for table, named in COPIED.items() if "id" in named}
             for table, named in COPIED.items():
@@ -125,10 +141,14 @@ class Merging:
                 "insert into parts (ledger, newest_event, samples) select ?, ?, count(*) from part.samples",
                 (os.path.relpath(part, home), _highest("part.events", conn)),
             )
-            self._parts.append((shown, _highest("main.jobs", conn), _highest("main.samples", conn)))
+            self._parts.append((shown, {table: _highest(f"main.{table}", conn, "rowid") for table in COPIED}))
 
     def place(self) -> Iterator[Result]:
-        """Each sample has a name that is its own in the whole batch; every result, and where its file belongs."""
+        """Each sample has a name that is its own in the whole batch; every result, and where its file belongs.
+
+        `MachineError` where one of the parts was damaged.
+        """
+        self._refuse_orphans()
         if self._earlier:
             with self._attached(self._earlier, "earlier"):
                 for rows in self._samples():
@@ -168,24 +188,42 @@ class Merging:
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
+    def _refuse_orphans(self) -> None:
+        """`MachineError` where a row names one that is not there."""
+        found = self._conn.execute("pragma main.foreign_key_check").fetchone()
+        if found:
+            table, row, named, _ = found
+            whose = self._part_of(table, row) if table in COPIED else f"one of the {len(self._parts)} batches"
+            raise MachineError(
+                f"the ledger in {whose} is damaged (a row of {table} without the one of {named} that it names): restore"
+                " it from a backup"
+            )
+        self._conn.execute("pragma foreign_keys = on")
+
     def _refuse_overlap(self, shown: str) -> None:
         conn = self._conn
         for what, query in OVERLAPS:
             if found := conn.execute(query).fetchone():
-                raise UsageProblem(f"{shown} and {self._part_of(found[1])} both have the {what} {found[0]}: one of them"
-                                   " is a copy of the other, or was merged from it")  # fmt: skip
+                raise UsageProblem(
+                    f"{shown} and {self._part_of('jobs', found[1])} both have the {what} {found[0]}: one of them is a"
+                    " copy of the other, or was merged from it"
+                )
         job = conn.execute(
             "select coalesce(m.row_id, m.key), m.id from part.jobs p join main.jobs m using (key)"
             f" where m.key not like '{ASIDE}:%' limit 1"
         ).fetchone()
         if job:
             raise UsageProblem(
-                f"{shown} and {self._part_of(job[1])} both have the job {printable(job[0])!r}, each with results of its"
-                " own: they are no parts of one batch"
+                f"{shown} and {self._part_of('jobs', job[1])} both have the job {printable(job[0])!r}, each with"
+                " results of its own: they are no parts of one batch"
             )
 
-    def _part_of(self, job_id: int) -> str:
-        return str(next(shown for shown, last, _ in self._parts if job_id <= last))
+    def _part_of(self, table: str, row: int) -> str:
+        return self._parts[self._number_of(table, row)][0]
+
+    def _number_of(self, table: str, row: int) -> int:
+        """Which part the row came from, from 0."""
+        return next(number for number, (_, last) in enumerate(self._parts) if row <= last[table])
 
     def _copy(self, table: str, named: dict[str, str], before: dict[str, int]) -> None:
         columns = [row["name"] for row in self._conn.execute(f"pragma main.table_info({table})")]
@@ -237,7 +275,7 @@ class Merging:
         if row["name_key"].startswith(":"):
             name = self._new_name(row, retired=retired)
             file = file and f"{name}{file.removeprefix(row['name'])}"
-        part = next(n for n, (_, _, last) in enumerate(self._parts) if row["id"] <= last)
+        part = self._number_of("samples", row["id"])
         for result in conn.execute(
             "select generation_id, state, file, sha256, bytes from generations"
             " where sample_id = ? and file is not null",
@@ -281,8 +319,8 @@ class Merging:
             self._conn.execute(f"detach {name}")
 
 
-def _highest(table: str, conn: sqlite3.Connection) -> int:
-    return int(conn.execute(f"select coalesce(max(id), 0) from {table}").fetchone()[0])
+def _highest(table: str, conn: sqlite3.Connection, column: str = "id") -> int:
+    return int(conn.execute(f"select coalesce(max({column}), 0) from {table}").fetchone()[0])
 
 
 def _aside(generation_id: str, file: str) -> str:

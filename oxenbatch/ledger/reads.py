@@ -205,6 +205,26 @@ def find_jobs(ledger: Ledger, text: str) -> list[int]:
     return find_jobs(ledger, whole) if whole and whole != text else []
 
 
+def generation_of_file(ledger: Ledger, name: str) -> str | None:
+    """The generation whose result this file is now, or None."""
+    row = ledger.conn.execute("select generation_id from samples where file = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def sample_of(ledger: Ledger, generation_id: str) -> int | None:
+    """The sample whose current result the generation is, or None."""
+    row = ledger.conn.execute(
+        "select s.id from generations g join samples s on s.id = g.sample_id and s.generation_id = g.generation_id"
+        " where g.generation_id = ?", (generation_id,)
+    ).fetchone()  # fmt: skip
+    return row[0] if row else None
+
+
+def key_of(ledger: Ledger, job: int) -> str:
+    """The job's key, which names it in every ledger that has it."""
+    return str(ledger.conn.execute("select key from jobs where id = ?", (job,)).fetchone()[0])
+
+
 def job_names(ledger: Ledger, begun: str, limit: int) -> list[str]:
     """What the user knows jobs by whose name begins so, in the manifest's order."""
     rows = ledger.conn.execute(

@@ -29,14 +29,15 @@ DEEPEST: Final = 4  # levels of lists and mappings in a schema that are looked t
 
 _ADDRESS: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 _PATH: Final = re.compile(
-    r"[/\\]|\.(?:png|jpe?g|gif|webp|bmp|tiff?|avif|heic|mp4|m4v|mov|webm)\Z", re.IGNORECASE
+    r"[/\\]|\.(?:png|jpe?g|gif|webp|bmp|tiff?|avif|heic|mp4|m4v|mov|webm|wav|mp3|flac|ogg|opus|m4a|aac)\Z",
+    re.IGNORECASE,
 )  # fmt: skip
 """What can only be meant as a file of this machine."""
 _ALWAYS: Final = re.compile(r"input_(image|video|audio|media|mask|frame)s?(_ur[il]s?)?|(image|video)_ur[il]s?")
 _OFTEN: Final = re.compile(r"(?:.*_)?(image|video|audio|mask|frame)s?(_ur[il]s?)?")
 _RENDERED: Final = re.compile(r"image|video|audio|media|file|upload|mask", re.IGNORECASE)
 _FORMATS: Final = frozenset(["uri", "url", "uri-reference", "iri", "data-url", "binary", "byte"])
-_KINDS: Final = {"image": "image", "mask": "image", "frame": "image", "video": "video"}
+_KINDS: Final = {"image": "image", "mask": "image", "frame": "image", "video": "video", "audio": "audio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Marks:
     """Where in a parameter files may stand."""
 
     kind: str | None = None
-    """What the value itself, or each entry of a list, is: `image`, `video`, or `media` where that is not said."""
+    """What the value itself, or each entry of a list, is: `image`, `video`, `audio`, or `media` where that is not
+    said."""
     inside: dict[str, Marks] = field(default_factory=dict)
     """What its members are, where it is a mapping or a list of them."""
 
@@ -133,6 +135,8 @@ class InputFiles:
                 return value
             if not self._is_placed and not _PATH.search(value):
                 return value  # a word that the hub may know a file by
+            if where.kind == "audio":
+                return _no_sound(value)
             file = self._at(value)
             kind = "video" if file.extension in VIDEOS else "image"
             if where.kind in ("image", "video") and kind != where.kind:
@@ -231,6 +235,19 @@ class InputFiles:
         if self._home is None:
             self._home = self.root.resolve()
         return self._home
+
+
+def _no_sound(value: str) -> str:
+    """The value, where it is a word for the hub; `InputFault` where it is a file.
+
+    The hub's documents name no parameter and no format of sound, so there is nothing to hold a file against.
+    """
+    if not _PATH.search(value):
+        return value
+    raise InputFault(
+        f"{shown(value)} would be sound, which is not stored from this machine: store it yourself, and write its"
+        " address (https://…)"
+    )
 
 
 def _a(kind: str) -> str:

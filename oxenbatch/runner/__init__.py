@@ -117,12 +117,12 @@ class Runner:
             raise _first(group) from group
         return await self.desk.clerk.do(summarise, self.desk)
 
-    def interrupt(self, why: Stop) -> None:
+    def interrupt(self, why: Stop, words: str = "interrupted; the next run goes on from here") -> None:
         """Stop sending and let open POSTs answer; a second time: leave at once."""
         if why in self.desk.stops or Stop.SIGINT in self.desk.stops or Stop.SIGTERM in self.desk.stops:
             self.abandon()
             return
-        self.desk.stop(why, "interrupted; the next run goes on from here")
+        self.desk.stop(why, words)
         asyncio.get_running_loop().call_later(DRAIN_S, self.abandon)
 
     def abandon(self) -> None:

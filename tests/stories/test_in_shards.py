@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from desk import Desk, machine_line
 from sandbox_kit import IMAGE
 
+from oxenbatch.folder import locked
 from oxenbatch.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -123,6 +124,87 @@ def test_a_merged_batch_goes_on_where_its_shards_stopped_and_they_do_not(desk: D
     assert "has gone on as one batch" in desk.call("run", "m.jsonl", "--shard", "1/2", code=2).stderr
     assert "is a batch of its own" in desk.call("merge", "out/m/shards", "-o", "out/m", code=2).stderr
     assert desk.made() == 20
+
+
+def test_a_person_decides_about_all_shards_at_once_and_they_go_on(desk: Desk) -> None:
+    manifest(desk, 20)
+    for n in (1, 2):
+        desk.call("run", "m.jsonl", "--shard", f"{n}/2", "--limit-sends", "2", code=5)
+    assert "cancelled: 18 not sent" in desk.call("cancel", "out/m").stdout
+    for n in (1, 2):
+        desk.call("run", "m.jsonl", "--shard", f"{n}/2", code=3)
+    assert desk.posts() == 2
+    assert "18 samples put back" in desk.call("retry", "out/m", "--state", "cancelled").stdout
+    for n in (1, 2):
+        desk.call("run", "m.jsonl", "--shard", f"{n}/2")
+    assert "nothing is held" in desk.call("resolve", "out/m").stdout
+    assert "nothing is held" in desk.call("resolve", "out/m", "--resubmit").stdout
+    assert "nothing to put back" in desk.call("retry", "m.jsonl").stdout
+    assert desk.made() == 20
+
+
+def test_a_result_of_the_merged_view_is_rejected_in_its_shard_and_the_view_stays_one(desk: Desk) -> None:
+    rows = [
+        {"id": name, "prompt": f"{desk.folder.name}, {name}", "model": IMAGE} for name in ("Hero", "hero", "a", "b")
+    ]
+    desk.write("m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    for n in (1, 2, 3):
+        desk.call("run", "m.jsonl", "--shard", f"{n}/3")
+    assert sum(bool(count) for count in shards(desk).values()) > 1, "else this test proves nothing"
+    desk.call("merge", "out/m/shards", "-o", "out/m")
+    listed = [json.loads(line) for line in desk.call("ls", "out/m", "--json").stdout.splitlines()]
+    files = {one["job"]: one["file"] for one in listed}
+    assert len({name.casefold() for name in files.values()}) == 4
+
+    assert "2 results set aside" in desk.call("reject", "out/m", files["hero"], "a").stdout
+
+    assert desk.states("out/m") == {"downloaded": 2, "pending": 2}, "merged again"
+    assert sum(shards(desk).values(), Counter()) == {"downloaded": 2, "pending": 2}
+    assert "names no job of these 3 shards" in desk.call("reject", "out/m", "nobody", code=2).stderr
+    for n in (1, 2, 3):
+        desk.call("run", "m.jsonl", "--shard", f"{n}/3")
+    desk.call("merge", "out/m/shards", "-o", "out/m")
+    assert desk.states("out/m") == {"downloaded": 4}
+    assert desk.made() == 6
+    assert Counter(prompt for prompt, in _prompts(desk)) == {
+        f"{desk.folder.name}, {name}": 2 if name in ("hero", "a") else 1 for name in ("Hero", "hero", "a", "b")
+    }  # fmt: skip
+
+
+def _prompts(desk: Desk) -> list[tuple[str]]:
+    """The prompt of each generation that any ledger knows."""
+    with sqlite3.connect(desk.folder / "out/m/ledger.db") as ledger:
+        return ledger.execute("select j.prompt from generations g join samples s on s.id = g.sample_id"
+                              " join jobs j on j.id = s.job_id").fetchall()  # fmt: skip
+
+
+def test_nobody_decides_about_shards_while_one_of_them_is_at_work(desk: Desk) -> None:
+    manifest(desk, 10)
+    desk.call("run", "m.jsonl", "--shard", "1/2")
+    desk.call("run", "m.jsonl", "--shard", "2/2", "--limit-sends", "2", code=5)
+    before = shards(desk)
+    folder = desk.folder / "out/m/shards/2-of-2"
+    with locked(folder, folder / "ledger.db"):
+        for command in (["retry"], ["cancel"], ["reject", "x"], ["resolve", "--drop"]):
+            said = desk.call(command[0], "out/m", *command[1:], code=75).stderr
+            assert "another run works on" in said
+        assert "nothing is held" in desk.call("resolve", "out/m").stdout
+    assert shards(desk) == before
+
+
+def test_a_merged_batch_that_has_gone_on_is_decided_about_in_its_own_ledger(desk: Desk) -> None:
+    manifest(desk, 10)
+    for n in (1, 2):
+        desk.call("run", "m.jsonl", "--shard", f"{n}/2", "--limit-sends", "2", code=5)
+    desk.call("merge", "out/m/shards", "-o", "out/m")
+    desk.call("run", "m.jsonl")
+    before = shards(desk)
+    name = json.loads(desk.call("ls", "out/m", "--json").stdout.splitlines()[0])["file"]
+    desk.call("reject", "out/m", name)
+    assert shards(desk) == before
+    assert desk.states("out/m") == {"downloaded": 9, "pending": 1}
+    desk.call("run", "m.jsonl")
+    assert desk.made() == 11
 
 
 def test_bad_cuts_are_told_in_a_sentence_and_nothing_is_sent(desk: Desk) -> None:

@@ -222,6 +222,21 @@ def test_the_money_is_the_wholes_and_what_one_shard_leaves_another_gets(site: Si
     assert site.made() == ROWS + 9, "every dollar that was allowed is used, and no more"
 
 
+def test_a_rejected_result_is_made_anew_by_the_cluster_and_nothing_else_is(site: Site) -> None:
+    run = site.over_cluster("-c", "8")
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0, said
+    name = next((site.folder / "out/m").glob("*.png")).name
+    assert "1 result set aside" in site.call("reject", "out/m", name).stdout
+    assert site.states("out/m") == {"downloaded": ROWS - 1, "pending": 1}
+
+    run = site.over_cluster("-c", "8")
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0, said
+    assert site.states("out/m") == {"downloaded": ROWS}
+    assert site.made() == ROWS + 1
+
+
 def test_a_manifest_that_is_wrong_is_told_once_and_nothing_is_sent(site: Site) -> None:
     site.write("m.txt", "x\n")
     run = site.start("run", "m.txt", "--model", "no-such-model", "--dask", site.cluster.address)
