@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SLACK_S: Final = 3.0  # `enqueued_at` and `Date` are whole seconds, and one answer's way back is part of the reckoning
 SCANS_THAT_PROVE: Final = 2
 BEGINNING_S: Final = 120.0  # another batch or shard that could settle whose a row is may just be starting, or again
+POSTING_S: Final = 600.0  # no POST takes so long: whoever recorded it is suspended, or dead and not run again
 DOUBT_S: Final = 60.0  # machines of one hub may disagree about the time: a row so near the window proves no absence
 
 
@@ -238,7 +239,9 @@ def _share_out(pools: Iterable[_Pool], theirs: set[str]) -> dict[str, _Pool]:
 
 def _judge_pool(pool: _Pool, taken: dict[str, _Pool], theirs: set[str], now: float, settle_s: float) -> list[Verdict]:
     if pool.is_posted_elsewhere:
-        return [Verdict(one.submission_id, (), one.absent_scans) for one in pool.opens]
+        why = "another ledger of yours has not settled a send of the same request: run that batch again"
+        late = now - settle_s - POSTING_S
+        return [Verdict(o.submission_id, (), o.absent_scans, why if late >= o.ended_at else "") for o in pool.opens]
     rows = [row for row in pool.rows if taken.get(row.generation_id) is pool]
     found = bool(rows)
     silent = sum(row.generation_id not in taken and row.generation_id not in theirs for row in pool.doubts)

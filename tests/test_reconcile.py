@@ -15,6 +15,7 @@ from oxenbatch.echo import echoes
 from oxenbatch.jobs import request_hash
 from oxenbatch.reconcile import (
     BEGINNING_S,
+    POSTING_S,
     DOUBT_S,
     SLACK_S,
     Elsewhere,
@@ -271,6 +272,17 @@ def test_a_request_that_another_ledger_is_posting_is_not_judged_now() -> None:
     posting = Elsewhere(posting=frozenset({waited.request_hash}))
 
     assert ask([waited], [made(7)], elsewhere=posting)[1] == Verdict(1, (), 1)
+    assert ask([waited], [made(7)], elsewhere=posting, now=SETTLED + POSTING_S - 1)[1] == Verdict(1, (), 1)
+
+
+def test_a_send_of_another_ledger_that_nobody_settles_is_not_waited_for_without_end() -> None:
+    """That batch was killed in the middle of a POST, and is of last night: nobody runs it again."""
+    waited = replace(lost(1), absent_scans=1)
+    posting = Elsewhere(posting=frozenset({waited.request_hash}))
+    verdict = ask([waited], [made(7)], elsewhere=posting, now=SETTLED + POSTING_S)[1]
+
+    assert "run that batch again" in verdict.undecidable
+    assert (verdict.ids, verdict.absent) == ((), False), "whose the row is cannot be told here"
 
 
 def test_an_older_send_of_another_ledger_takes_its_row_first() -> None:

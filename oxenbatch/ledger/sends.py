@@ -393,8 +393,9 @@ def elsewhere(paths: Iterable[Path], ids: Collection[str], hashes: Collection[st
             with Ledger.open(path) as ledger:
                 if superseded_by(ledger):
                     continue  # the batch that took it over has all of it, and is a sibling itself
+                opens = _open_sends(ledger, hashes)  # first: what is answered meanwhile is open or owned, not neither
                 mine |= owned(ledger, ids)
-                for state, hashed, intent_at, ended_at, waiting in _open_sends(ledger, hashes):
+                for state, hashed, intent_at, ended_at, waiting in opens:
                     if state == "intent":
                         posting.add(hashed)
                     else:
