@@ -15,8 +15,8 @@ from oxenbatch.echo import echoes
 from oxenbatch.jobs import request_hash
 from oxenbatch.reconcile import (
     BEGINNING_S,
-    POSTING_S,
     DOUBT_S,
+    POSTING_S,
     SLACK_S,
     Elsewhere,
     Open,
