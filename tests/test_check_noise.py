@@ -37,6 +37,7 @@ NASTY: dict[str, tuple[str, bytes, str]] = {
     "duplicate keys in JSON": ("json", b'[{"prompt": "a", "prompt": "b"}]', "is there twice in one object"),
     "duplicate headers": ("csv", b"prompt,seed,prompt\na,1,b\n", "m.csv:1:13: two columns are named 'prompt'"),
     "long row": ("csv", b"prompt,seed\na,1,2\n", "m.csv:2:5: row 1: has 3 cells, expected at most 2"),
+    "short row": ("csv", b"prompt,seed\na\nb,2\n", "m.csv:2:1: row 1: has 1 cell, expected 2 as in the header"),
     "another separator": ("csv", b"prompt;seed\na;1\n", "expected columns separated by commas"),
     "lone surrogate": ("jsonl", b'{"prompt": "\\ud800"}\n', "m.jsonl:1:1: row 1: holds half a surrogate pair"),
     "lone surrogate in YAML": ("yaml", b'- "\\ud800"\n', "m.yaml:1:"),
@@ -62,7 +63,6 @@ NASTY: dict[str, tuple[str, bytes, str]] = {
 }  # fmt: skip
 FINE: dict[str, tuple[str, bytes]] = {
     "BOM and CRLF": ("csv", b"\xef\xbb\xbfprompt,seed\r\na,1\r\n"),
-    "short row": ("csv", b"prompt,seed\na\nb,2\n"),
     "BOM in YAML": ("yaml", b"\xef\xbb\xbf- a\r\n- b\r\n"),
     "a cell of 90 kB": ("csv", b'prompt,seed\n"' + b"x" * 90_000 + b'",1\n'),
     "literal quotes in TSV": ("tsv", b'prompt\tseed\n"Wow" she said\t1\n'),
