@@ -35,6 +35,7 @@ import oxenbatch.jobs
 from oxenbatch.cli import COMMANDS, cli
 from oxenbatch.cli.metrics import BY_BATCH, NAMES, WHILE_RUNNING
 from oxenbatch.jobs import MOVES, Event, JobState
+from oxenbatch.ledger.schema import VERSION, as_text, by_steps
 from oxenbatch.manifest import load_manifest
 from oxenbatch.sandbox.mishaps import KINDS
 
@@ -447,6 +448,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
 } | {block.__name__.replace("_", "-"): cache(block) for block in TABLES}
 
 
+SCHEMA = ROOT / "oxenbatch" / "ledger" / "tables.sql"
+
+
 def renewed(page: str) -> str:
     """The page with every block as it is now."""
     return MARKS.sub(lambda mark: f"{mark[1]}{BLOCKS[mark[2]]()}\n{mark[3]}", page)
@@ -462,9 +466,9 @@ def main() -> None:
     asked = {mark[2] for path in pages for mark in MARKS.finditer(path.read_text(encoding="utf-8"))}
     with ThreadPoolExecutor(max_workers=4) as beside:  # the stories mostly wait
         list(beside.map(lambda name: BLOCKS[name](), sorted(asked)))
-    for path in pages:
+    for path in (*pages, SCHEMA):
         before = path.read_text(encoding="utf-8")
-        after = renewed(before)
+        after = as_text(by_steps(VERSION)) if path == SCHEMA else renewed(before)
         if check and after != before:
             differ = True
             name = path.relative_to(ROOT)

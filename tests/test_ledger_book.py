@@ -191,6 +191,7 @@ def test_what_an_older_ledger_holds_is_all_there_after_its_migration(
     with monkeypatch.context() as older:
         older.setattr(schema, "STEPS", schema.STEPS[:version])
         older.setattr(books, "VERSION", version)
+        older.setattr(books, "create", schema.migrate)
         Ledger.open(tmp_path / "ledger.db", create=True).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as old:
         old.execute("create view mine as select model, count(*) as n from jobs group by model")
@@ -220,6 +221,10 @@ def test_what_an_older_ledger_holds_is_all_there_after_its_migration(
         assert all_of("select * from mine") == [("m", 2)]
         assert all_of("pragma foreign_key_check") == []
         assert all_of("pragma foreign_keys") == [(1,)]
+
+
+def test_the_tables_of_now_are_what_all_steps_make() -> None:
+    assert schema.as_of_now() == schema.by_steps(VERSION), "run `.venv/bin/python docs/generate.py`"
 
 
 def test_a_migration_that_fails_changes_nothing_and_can_be_tried_again(

@@ -160,6 +160,7 @@ def test_a_ledger_of_any_version_becomes_what_a_new_one_is(tmp_path: Path, versi
     with pytest.MonkeyPatch.context() as older:
         older.setattr(schema, "STEPS", schema.STEPS[:version])
         older.setattr("oxenbatch.ledger.book.VERSION", version)
+        older.setattr("oxenbatch.ledger.book.create", schema.migrate)
         Ledger.open(tmp_path / "old.db", create=True).close()
     with Ledger.open(tmp_path / "old.db") as old, Ledger.open(tmp_path / "new.db", create=True) as new:
         assert tables(old) == tables(new)

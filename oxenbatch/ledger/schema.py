@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, cast
 
@@ -38,15 +40,12 @@ def create(connection: sqlite3.Connection) -> None:
 
     A test holds the two against each other. Its import takes 0.1 to 0.9 s, which no first run should wait for.
     """
-    connection.execute(TAKEN.strip())
-    connection.execute(TAKEN_INDEX.strip())
-    for name, statements in STEPS:
-        for statement in statements:
-            connection.execute(statement)
-        connection.execute(
-            "insert into _sqlite_migrations (migration_set, name, applied_at) values ('oxenbatch', ?, ?)",
-            (name, str(datetime.now(UTC))),
-        )
+    for statement in (TAKEN.strip(), TAKEN_INDEX.strip(), *as_of_now().values()):
+        connection.execute(statement)
+    connection.executemany(
+        "insert into _sqlite_migrations (migration_set, name, applied_at) values ('oxenbatch', ?, ?)",
+        [(name, str(datetime.now(UTC))) for name, _ in STEPS],
+    )
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -66,12 +65,37 @@ def migrate(connection: sqlite3.Connection) -> None:
 @cache
 def schema_of(version: int) -> dict[str, str]:
     """Every table, view and index of ours in that version, and the statement that makes it, as `normal` writes it."""
+    made = as_of_now() if version == VERSION else by_steps(version)
+    return {name: normal(statement) for name, statement in made.items()}
+
+
+def by_steps(version: int) -> dict[str, str]:
+    """The statements that make what the steps up to that version leave behind, by name."""
     with closing(sqlite3.connect(":memory:")) as memory:
         for _, statements in STEPS[:version]:
             for statement in statements:
                 memory.execute(statement)
         made = memory.execute("select name, sql from sqlite_master where sql is not null").fetchall()
-    return {name: normal(statement) for name, statement in made}
+    return {name: statement.strip() for name, statement in made}
+
+
+@cache
+def as_of_now() -> dict[str, str]:
+    """The statements that make this version's tables, views and indexes, by name.
+
+    They are written down beside us, by `docs/generate.py`: every step once more would cost each command 6 ms.
+    """
+    text = Path(__file__).with_name("tables.sql").read_text(encoding="utf-8").removeprefix(_HEAD)
+    return {_NAME.findall(statement)[0]: statement for statement in text.removesuffix(";\n").split(";\n\n")}
+
+
+_NAME: Final = re.compile(r'^create (?:unique )?(?:table|index|view) "?(\w+)', re.IGNORECASE)
+_HEAD: Final = "-- The ledger's tables in this version: what all of steps.py makes. Written by docs/generate.py.\n\n"
+
+
+def as_text(statements: dict[str, str]) -> str:
+    """What `as_of_now` reads."""
+    return _HEAD + ";\n\n".join(statements.values()) + ";\n"
 
 
 def normal(statement: str) -> str:
