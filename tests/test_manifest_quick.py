@@ -16,8 +16,7 @@ from world import picture
 from oxenbatch.catalog import Catalog
 from oxenbatch.errors import ManifestError, Problem
 from oxenbatch.jobs import Row
-from oxenbatch.manifest import Overrides, load_manifest, yaml12
-from oxenbatch.manifest import read as reading
+from oxenbatch.manifest import Overrides, load_manifest, yaml12, yaml_file
 from oxenbatch.manifest.quick import Quick
 from oxenbatch.sandbox.models import CATALOGUE
 
@@ -146,7 +145,7 @@ def test_a_head_whose_list_is_last_is_what_the_whole_file_says(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yaml12, "_CHUNK", chunk)
         quick = told()
-        patch.setattr(reading, "is_last", lambda *_: False)
+        patch.setattr(yaml_file, "is_last", lambda *_: False)
         whole = told()
 
     # Of a file that is broken further on, the head or the rows before that are told about first.

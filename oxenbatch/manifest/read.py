@@ -9,44 +9,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
-
 from oxenbatch.catalog.faults import shown
 from oxenbatch.errors import Problem, printable
 from oxenbatch.manifest.source import Entry, Faulty, Include, Source, entry, names_the_date
-from oxenbatch.manifest.spots import Finder, in_json, in_yaml
+from oxenbatch.manifest.spots import Finder, in_json
 from oxenbatch.manifest.strict_json import JsonFault, after_space, decode, value_at
 from oxenbatch.manifest.tables import read_table, read_text
-from oxenbatch.manifest.yaml12 import Composer, Marks, YamlFault, is_last, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 LISTS: Final = ("rows", "prompts")
-
-_PARTS: Final = {"prompt": "text", "negative_prompt": "text"}
-ROW_SHAPE: Final[Mapping[str, Any]] = {
-    "id": "text",
-    "prompt": "text",
-    "negative_prompt": "text",
-    "model": "text",
-    "multi_prompt": _PARTS,
-}
-"""Where a row's text is expected, so that YAML's `prompt: 2026` is the text 2026."""
-_HEAD_SHAPES: Final[Mapping[str, Any]] = {
-    "name": "text",
-    "output": "text",
-    "max_cost": "text",  # money is read from its own characters, never through binary fractions
-    "model": "text",
-    "prompt": "text",
-    "rows": "text",
-    "prompts": "text",
-    "target": "text",
-    "inputs": "text",
-    "defaults": ROW_SHAPE,
-    "variables": "text",
-    "matrix": ROW_SHAPE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +60,12 @@ def outline(source: Source) -> Outline:
     if source.form not in ("yaml", "json"):
         return Outline(names_the_date=source.scan.names_the_date)
     found = Outline(bare=False)
-    try:
-        if source.form == "yaml":
-            _yaml_outline(source, found)
-        else:
-            _json_outline(source, found)
-    except YamlFault as fault:
-        found.problems.append(_yaml_problem(source, fault))
-        found.unsure = True
+    if source.form == "yaml":
+        from oxenbatch.manifest import yaml_file  # noqa: PLC0415 - other files do not wait for the YAML parser
+
+        yaml_file.read_outline(source, found)
+    else:
+        _json_outline(source, found)
     if found.bare:
         found.names_the_date = source.scan.names_the_date
     return found
@@ -104,7 +75,9 @@ def entries(source: Source) -> Iterator[Entry | Include | Faulty | Problem]:
     """The file's rows as they are written, in its own order; a fault that ends the reading is the last one."""
     try:
         if source.form == "yaml":
-            yield from _yaml_entries(source)
+            from oxenbatch.manifest import yaml_file  # noqa: PLC0415 - other files do not wait for the YAML parser
+
+            yield from yaml_file.read_entries(source)
         elif source.form == "json":
             yield from _json_entries(source)
         elif source.form == "jsonl":
@@ -113,115 +86,11 @@ def entries(source: Source) -> Iterator[Entry | Include | Faulty | Problem]:
             yield from read_text(source)
         else:
             yield from read_table(source)
-    except YamlFault as fault:
-        yield _yaml_problem(source, fault)
     except UnicodeDecodeError:  # it was UTF-8 a moment ago
         yield Problem("was changed while it was being read; run it again", where=source.shown)
 
 
-def _yaml_problem(source: Source, fault: YamlFault) -> Problem:
-    return Problem(fault.message, where=f"{source.shown}:{fault.line}:{fault.column}")
-
-
-def _yaml_outline(source: Source, found: Outline) -> None:
-    with source.open() as stream:
-        composer = Composer(stream, source.shown)
-        root = composer.root()
-        if root is None or isinstance(root, SequenceStartEvent):
-            found.bare = True
-            return
-        if not isinstance(root, MappingStartEvent):
-            _no_manifest(composer, root, found)
-            return
-        if root.anchor is not None or root.tag is not None:
-            composer.wrong("has an anchor or a tag, which are not supported; remove it", root)
-        keys: dict[str, Any] = {}
-        while not isinstance(event := composer.next(), MappingEndEvent):
-            key = composer.key(event)
-            value = composer.next()
-            at = place(event)
-            if key in keys:
-                composer.twice(str(key), keys[str(key)], event)
-            if key is None or key in keys:
-                for _ in composer.skip(value):
-                    pass
-                continue
-            keys[key] = event
-            if key in LISTS and isinstance(value, SequenceStartEvent):
-                found.lists[key] = at[0]
-                if at[1] == 1 and not value.flow_style and is_last(source, at[0]):
-                    break
-                for text in composer.skip(value):
-                    if "{" in text and names_the_date(text):
-                        found.names_the_date = True
-            else:
-                marks: Marks = {}
-                composer.marks = marks
-                read = composer.node(value, _HEAD_SHAPES.get(key))
-                found.members[key] = Member(read, at[0], partial(in_yaml, marks, value), at)
-        else:
-            composer.finish()
-        found.problems += composer.problems
-        found.unsure = composer.references > 0
-
-
-def _no_manifest(composer: Composer, root: Any, found: Outline) -> None:
-    value = composer.node(root)
-    composer.finish()
-    found.problems += composer.problems
-    if value is None and not composer.problems:
-        found.bare = True
-        return
-    found.problems.append(
-        entry(
-            f"is {shown(value)}, expected a list of prompts, or a mapping such as 'prompts:' with a list",
-            composer.shown,
-            place(root)[0],
-        )
-    )
-
-
-def _yaml_entries(source: Source) -> Iterator[Entry | Include | Faulty | Problem]:
-    with source.open() as stream:
-        composer = Composer(stream, source.shown)
-        root = composer.root()
-        if isinstance(root, SequenceStartEvent):
-            if root.anchor is not None or root.tag is not None:
-                yield entry("has an anchor or a tag, which are not supported; remove it", source.shown, 1)
-            yield from _yaml_list(composer)
-            composer.finish()
-            return
-        if not isinstance(root, MappingStartEvent):
-            return
-        while not isinstance(event := composer.next(), MappingEndEvent):
-            key = composer.key(event)
-            value = composer.next()
-            composer.problems.clear()  # the head's problems are the outline's
-            if key in LISTS and isinstance(value, SequenceStartEvent):
-                yield from _yaml_list(composer)
-            elif key == "rows" and isinstance(value, ScalarEvent) and value.value:
-                yield Include(value.value, place(event)[0])
-            else:
-                for _ in composer.skip(value):
-                    pass
-
-
-def _yaml_list(composer: Composer) -> Iterator[Entry | Faulty]:
-    name = composer.shown
-    while not isinstance(event := composer.next(), SequenceEndEvent):
-        line = place(event)[0]
-        marks: Marks = {}
-        composer.marks = marks
-        references = composer.references
-        value = composer.node(event, "text" if isinstance(event, ScalarEvent) else ROW_SHAPE)
-        if composer.problems or composer.references != references:
-            yield Faulty(composer.problems)
-            composer.problems = []
-        else:
-            yield _entry(value, name, line, partial(in_yaml, marks, event), by_hand=True)
-
-
-def _entry(value: Any, name: str, line: int, find: Finder, *, by_hand: bool = False) -> Entry | Faulty:
+def entry_of(value: Any, name: str, line: int, find: Finder, *, by_hand: bool = False) -> Entry | Faulty:
     """A row as it is written in YAML, JSON or a line of JSON."""
     if isinstance(value, dict):
         return Entry(value, name, line, by_hand=by_hand, find=find)
@@ -238,7 +107,7 @@ def _jsonl_entries(source: Source) -> Iterator[Entry | Faulty]:
                 continue
             try:
                 find = partial(in_json, line, after_space(line, 0), number)
-                yield _entry(decode(line), source.shown, number, find)
+                yield entry_of(decode(line), source.shown, number, find)
             except JsonFault as fault:
                 place = f"{source.shown}:{number}"
                 yield Faulty([entry(str(fault), place, None if fault.at is None else fault.at + 1)])
@@ -373,6 +242,6 @@ def _json_list(json: _Json, at: int) -> Iterator[Entry | Faulty]:
     for item in json.items(at):
         if last is not None:
             line = json.line(last[0])
-            yield _entry(last[1], json.shown, line, partial(in_json, json.text, last[0], line))
+            yield entry_of(last[1], json.shown, line, partial(in_json, json.text, last[0], line))
         last = item
     json.at = last[2] if last else at

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from oxenbatch.manifest.strict_json import JsonFault, after_space, value_at
-from oxenbatch.manifest.yaml12 import place
-
-if TYPE_CHECKING:
-    from oxenbatch.manifest.yaml12 import Marks
 
 Path: TypeAlias = tuple[str | int, ...]
 Spot: TypeAlias = tuple[int, int]
@@ -23,24 +19,12 @@ Finder: TypeAlias = Callable[[Path, Part], Spot | None]
 """The line and column of a path's value, or of its name; None where it is not written here."""
 
 
-def in_yaml(marks: Marks, root: Any, path: Path, part: Part) -> Spot | None:
-    """A Finder over the events of one value."""
-    if not path:
-        return place(root)
-    if (found := marks.get(path)) is None:
-        same = [known for known in marks if _same(known, path)]
-        if not same:
-            return None
-        found = marks[same[0]]
-    return place(found[0 if part == "name" else 1])
-
-
 def in_json(text: str, at: int, line: int, path: Path, part: Part) -> Spot | None:
     """A Finder in the JSON value that begins at the offset, on that line."""
     begins, spot = at, at
     try:
         for step in path:
-            found = next((pair for key, *pair in _members(text, at) if _same((key,), (step,))), None)
+            found = next((pair for key, *pair in _members(text, at) if is_same((key,), (step,))), None)
             if found is None:
                 return None
             spot = found[0 if part == "name" else 1]
@@ -84,7 +68,7 @@ def csv_starts(raw: str) -> Iterator[int]:
         at = found.end() + 1
 
 
-def _same(one: Path, other: Path) -> bool:
+def is_same(one: Path, other: Path) -> bool:
     return [str(step).casefold() for step in one] == [str(step).casefold() for step in other]
 
 

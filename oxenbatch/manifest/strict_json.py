@@ -8,8 +8,9 @@ import re
 from typing import Any, Final, NoReturn
 
 from oxenbatch.errors import printable
-from oxenbatch.manifest.yaml12 import DEEPEST, LARGEST_NUMBER
 
+DEEPEST: Final = 64  # levels; parameters of models have three or four, and the parser's time grows with the square
+LARGEST_NUMBER: Final = 2**64  # seeds have 64 bits; what is longer was meant as text
 CROWD_FROM: Final = 2**20  # characters: below that no count of values hurts
 MOST_VALUES: Final = 400_000  # commas and brackets of one text
 

@@ -25,13 +25,15 @@ from yaml.events import (
 
 from oxenbatch.errors import Problem, printable
 from oxenbatch.manifest.source import names_the_date
+from oxenbatch.manifest.spots import is_same
+from oxenbatch.manifest.strict_json import DEEPEST, LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from oxenbatch.manifest.source import Source
+    from oxenbatch.manifest.spots import Part, Path, Spot
 
-DEEPEST: Final = 64  # levels; parameters of models have three or four, and the parser's time grows with the square
 Marks: TypeAlias = "dict[tuple[str | int, ...], tuple[Event, Event]]"
 """The events of each path's name, and of its value."""
 LONGEST_VALUE: Final = 8 * 2**20  # bytes: a picture as a data: address
@@ -40,8 +42,6 @@ Shape: TypeAlias = "Mapping[str, Any] | Literal['text'] | None"
 """Where text is expected: `text` means that every plain scalar is its own characters, a mapping says it by key."""
 
 MARKED: Final = 1_000  # entries of a list or mapping whose places are kept: an axis may have 100,000, at 1 kB an event
-
-LARGEST_NUMBER: Final = 2**64  # seeds have 64 bits; what is longer was meant as text
 
 _CONSTANTS: Final[dict[str, Any]] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
@@ -97,6 +97,18 @@ def place(event: Event) -> tuple[int, int]:
     """The line and column where the event begins, counted from 1."""
     mark = event.start_mark
     return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+
+def in_yaml(marks: Marks, root: Any, path: Path, part: Part) -> Spot | None:
+    """A Finder over the events of one value."""
+    if not path:
+        return place(root)
+    if (found := marks.get(path)) is None:
+        same = [known for known in marks if is_same(known, path)]
+        if not same:
+            return None
+        found = marks[same[0]]
+    return place(found[0 if part == "name" else 1])
 
 
 class _TooLong(Exception):
