@@ -3,9 +3,9 @@
 Two steps: `load_manifest` reads the head and looks at every file once; `Manifest.rows` streams. Nothing here keeps a
 list as long as the batch, and nothing here opens a socket: schemas come in as a `Catalog`.
 
-Other windows of this room: `source` (bytes to checked text), `yaml_file` and `yaml12`, `strict_json`, `tables` (formats),
-`read` (all of them as entries), `spots` (where their fields stand), `head`, `templates`, `fields` (what a field is to
-a model), `expand` and `draft` (entries become rows), `blame` (whose word is wrong), `ids`.
+Other windows of this room: `source` (bytes to checked text), `yaml_file` and `yaml12`, `strict_json` and `tables` (the
+formats), `read` (all of them as entries), `spots` (where their fields stand), `head`, `templates`, `fields` (what a
+field is to a model), `expand` and `draft` (entries become rows), `blame` (whose word is wrong), `ids`.
 """
 
 from __future__ import annotations
