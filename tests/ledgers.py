@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from oxenbatch.jobs import Intent, JobState, Row
-from oxenbatch.ledger import decisions, news, runs, sends, staging
+from oxenbatch.ledger import decisions, news, runs, schema, sends, staging
 from oxenbatch.ledger.book import Ledger, to_nanos
 from oxenbatch.ledger.news import Fetch, Kept
 from oxenbatch.wire import Answer, Generation, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from oxenbatch.errors import Problem
@@ -23,6 +26,16 @@ MODEL = "flux-2-klein"
 PRICE = Decimal("0.04")
 NANOS = 40_000_000
 ROOMY = sends.Caps(concurrency=1000)
+
+
+@contextlib.contextmanager
+def made_by_version(version: int) -> Iterator[None]:
+    """Inside, ledgers are made as oxenbatch of that ledger's version made them."""
+    with pytest.MonkeyPatch.context() as older:
+        older.setattr(schema, "STEPS", schema.STEPS[:version])
+        older.setattr("oxenbatch.ledger.book.VERSION", version)
+        older.setattr("oxenbatch.ledger.book.create", schema.migrate)
+        yield
 
 
 def new_id() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import MODEL, Book, new_id, row
+from ledgers import MODEL, Book, made_by_version, new_id, row
 
 from oxenbatch.errors import ConfigProblem, MachineError
 from oxenbatch.jobs import MOVES, Event, IllegalMove, JobState, after
@@ -185,13 +185,8 @@ def test_an_older_ledger_is_migrated_with_a_whole_backup_beside_it(book: Book, m
 
 
 @pytest.mark.parametrize("version", range(5, VERSION))
-def test_what_an_older_ledger_holds_is_all_there_after_its_migration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
-) -> None:
-    with monkeypatch.context() as older:
-        older.setattr(schema, "STEPS", schema.STEPS[:version])
-        older.setattr(books, "VERSION", version)
-        older.setattr(books, "create", schema.migrate)
+def test_what_an_older_ledger_holds_is_all_there_after_its_migration(tmp_path: Path, version: int) -> None:
+    with made_by_version(version):
         Ledger.open(tmp_path / "ledger.db", create=True).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as old:
         old.execute("create view mine as select model, count(*) as n from jobs group by model")

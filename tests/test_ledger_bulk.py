@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledgers import Book, check_all, row
+from ledgers import Book, check_all, made_by_version, row
 
 from oxenbatch.errors import ManifestError
 from oxenbatch.jobs import InputFile
@@ -157,10 +157,7 @@ def test_a_ledger_of_any_version_becomes_what_a_new_one_is(tmp_path: Path, versi
         found = ledger.conn.execute("select name, sql from sqlite_master where sql is not null").fetchall()
         return {name: schema.normal(statement) for name, statement in found}
 
-    with pytest.MonkeyPatch.context() as older:
-        older.setattr(schema, "STEPS", schema.STEPS[:version])
-        older.setattr("oxenbatch.ledger.book.VERSION", version)
-        older.setattr("oxenbatch.ledger.book.create", schema.migrate)
+    with made_by_version(version):
         Ledger.open(tmp_path / "old.db", create=True).close()
     with Ledger.open(tmp_path / "old.db") as old, Ledger.open(tmp_path / "new.db", create=True) as new:
         assert tables(old) == tables(new)

@@ -7,7 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from ledgers import Book, row
+from ledgers import Book, made_by_version, row
 
 from oxenbatch.errors import ConfigProblem, MachineError
 from oxenbatch.jobs import JobState
@@ -148,17 +148,11 @@ def test_a_ledger_on_a_medium_that_cannot_be_written_is_read(tmp_path: Path, mon
         assert reads.batch(ledger)
 
 
-def test_an_older_ledger_is_migrated_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import oxenbatch.ledger.book as books
-
-    monkeypatch.setattr(books, "VERSION", 1)
-    monkeypatch.setattr(schema, "STEPS", schema.STEPS[:1])
-    old = Ledger.open(tmp_path / "ledger.db", create=True)
-    old.conn.execute(
-        "insert into batch (id, name, hub, created_at, created_on) values (1, 'n', 'h', 1.0, '2026-11-22')"
-    )
-    old.close()
-    monkeypatch.undo()
+def test_an_older_ledger_is_migrated_before_it_is_read(tmp_path: Path) -> None:
+    with made_by_version(1), Ledger.open(tmp_path / "ledger.db", create=True) as old:
+        old.conn.execute(
+            "insert into batch (id, name, hub, created_at, created_on) values (1, 'n', 'h', 1.0, '2026-11-22')"
+        )
 
     with Ledger.read(tmp_path / "ledger.db") as ledger:
         assert reads.last_run(ledger) is None

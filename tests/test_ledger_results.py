@@ -7,18 +7,15 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from dataset_kit import Made, mp4, multiply, one_colour, png
-from ledgers import row
+from ledgers import made_by_version, row
 
 from oxenbatch.jobs import JobState
 from oxenbatch.ledger import chronicle, decisions, results
-from oxenbatch.ledger import schema as tables
 from oxenbatch.ledger.book import Ledger
 from oxenbatch.ledger.results import Oddity, oddities
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_what_is_odd_is_grouped_and_the_most_frequent_comes_first(tmp_path: Path) -> None:
@@ -81,11 +78,9 @@ def test_ten_thousand_equal_results_are_told_at_once(tmp_path: Path) -> None:
         assert steps < 10_000  # thousands of the database's instructions: a few hundred for each result
 
 
-def test_a_ledger_of_the_first_version_learns_to_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_of_the_first_version_learns_to_be_measured(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    with monkeypatch.context() as older:
-        older.setattr(tables, "STEPS", tables.STEPS[:1])
-        older.setattr("oxenbatch.ledger.book.VERSION", 1)
+    with made_by_version(1):
         Ledger.open(path, create=True).close()
     with sqlite3.connect(path) as old:
         assert "blank" not in {found[1] for found in old.execute("pragma table_info(generations)")}
