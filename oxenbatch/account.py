@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME: Final = "account.db"
-RUN_LOCK: Final = "run.lock"  # every run leaves one in its output folder
+LOCK: Final = "run.lock"  # every run leaves one in its output folder
 
 _TABLES: Final = """
 create table if not exists batches (
@@ -88,7 +88,7 @@ def remember_folder(ledger: Path, folder: Path, *, data: Path | None = None) -> 
 
 def folder_of(ledger: Path, *, data: Path | None = None) -> Path:
     """Where the files of this ledger are: beside it, or where a run of this user has put them."""
-    if (ledger.parent / RUN_LOCK).exists():
+    if (ledger.parent / LOCK).exists():
         return ledger.parent
     found = _place("select folder from places where ledger = ?", ledger, data)
     return Path(found) if found and Path(found).is_dir() else ledger.parent

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from oxenbatch import __version__
 from oxenbatch import reuse as reusing
 from oxenbatch.access import Access, learn_missing, read_catalog
-from oxenbatch.account import Account, AccountLimits, folder_of, ledger_of, read_limits, remember_folder
+from oxenbatch.account import LOCK, Account, AccountLimits, folder_of, ledger_of, read_limits, remember_folder
 from oxenbatch.addresses import origin_of
 from oxenbatch.clock import SystemClock
 from oxenbatch.dataset.metadata import NAME as METADATA
@@ -24,7 +24,6 @@ from oxenbatch.dataset.metadata import write_metadata
 from oxenbatch.errors import ConfigProblem, MachineError, ManifestError, OxenbatchError, printable
 from oxenbatch.folder import (
     LEDGER,
-    LOCK,
     locked,
     make_folder,
     move_aside,
@@ -151,7 +150,7 @@ class Batch:
         if self.ledger_path.parent.resolve() != self.folder.resolve():
             remember_folder(self.ledger_path, self.folder)
         self._admit()
-        fresh = self._fresh = not self._has_ledger()
+        self._fresh = not self._has_ledger()
         try:
             try:
                 return self._stage()
@@ -160,7 +159,7 @@ class Batch:
                     raise
                 return self._stage()  # the hub knows a model that it does not list
         except ManifestError:
-            if fresh:
+            if self._fresh:
                 self._unmake()
             raise
 

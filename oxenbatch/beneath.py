@@ -164,7 +164,5 @@ class Beneath:
 
 def hash_of(descriptor: int) -> str:
     """The SHA-256 of an open file, in hexadecimal."""
-    digest = hashlib.sha256()
-    while chunk := os.read(descriptor, _AT_ONCE):
-        digest.update(chunk)
-    return digest.hexdigest()
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from filelock import FileLock, Timeout
 
+from oxenbatch.account import LOCK
 from oxenbatch.dataset.metadata import NAME as METADATA
 from oxenbatch.download import fsync_folder, hash_of
 from oxenbatch.errors import MachineError, OxenbatchError, TryAgain, printable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER: Final = "ledger.db"
-LOCK: Final = "run.lock"
 MEDIA: Final = frozenset({".png", ".jpg", ".gif", ".webp", ".mp4", ".webm", ".mov"})
 
 

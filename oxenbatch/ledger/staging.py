@@ -96,17 +96,6 @@ class _Work:
         return bulk.Terms(self.terms.at, self.terms.attempts, self.estimate, self.terms.takes_seed, self.inputs)
 
 
-def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
-    """The ledger holds every row of the manifest as a job, or is as it was.
-
-    All in one transaction. Rows that left the manifest stay, unwanted: they are not sent. Raises `ManifestError`
-    with every problem found, among them rows that changed where `terms.changed` is "stop". Of a shard's rows alone
-    jobs are made, and every row of the manifest is checked.
-    """
-    with _no_look_for_garbage():
-        return _stage(ledger, rows, fingerprint, terms)
-
-
 @contextlib.contextmanager
 def _no_look_for_garbage() -> Iterator[None]:
     """Rows come and go without circles: to look for some among a million takes a twentieth of the time."""
@@ -119,7 +108,14 @@ def _no_look_for_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
+@_no_look_for_garbage()
+def stage(ledger: Ledger, rows: Iterable[Row | Problem], fingerprint: str, terms: Terms) -> Staged:
+    """The ledger holds every row of the manifest as a job, or is as it was.
+
+    All in one transaction. Rows that left the manifest stay, unwanted: they are not sent. Raises `ManifestError`
+    with every problem found, among them rows that changed where `terms.changed` is "stop". Of a shard's rows alone
+    jobs are made, and every row of the manifest is checked.
+    """
     staged = Staged()
     problems: list[Problem] = []
     total = 0
