@@ -382,7 +382,7 @@ def fetch_lost(ledger_path: Path, damage: Iterable[Damage], access: Access) -> S
     with locked(folder, ledger_path):
         with Ledger.open(ledger_path) as ledger, ledger.immediate():
             for one in damage:
-                state = reads.state_of(ledger, one.sample_id)
+                state = ledger.state_of(one.sample_id)
                 if state is JobState.DOWNLOADED:
                     with suppress(OSError, ValueError):
                         inside(folder, one.file).unlink()

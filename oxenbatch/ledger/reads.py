@@ -289,11 +289,6 @@ def hashes(ledger: Ledger) -> Iterator[tuple[int, str, str]]:
         yield row[0], row[1], row[2]
 
 
-def state_of(ledger: Ledger, sample_id: int) -> JobState:
-    """Where the sample stands."""
-    return JobState(ledger.conn.execute("select state from samples where id = ?", (sample_id,)).fetchone()[0])
-
-
 def source(ledger: Ledger) -> str:
     """The manifest's file, as the first job names it; without its line."""
     row = ledger.conn.execute("select source from jobs order by id limit 1").fetchone()
