@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 CODE = re.compile(r"\r|\n|\x1b\[(\d*)([A-Za-z])|[^\r\n\x1b]")
 
 
+@pytest.fixture(autouse=True)
+def able_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal these tests are run on, `dumb` too: what is drawn is read by our own."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 class Terminal(io.StringIO):
     """What a terminal shows after all that was written to it: returns, line ends, up and erase, as ECMA-48 has them."""
 
