@@ -264,12 +264,13 @@ def _plain(value: Any) -> Any:
 
 def length_of(parameters: dict[str, Any]) -> int:
     """The whole seconds of video that a request asks for, at most 1,000; 0 where it does not say."""
-    parts = parameters.get("multi_prompt")
     asked = parameters.get("duration", parameters.get("seconds"))
-    if asked is None and isinstance(parts, list):
-        return min(LONGEST, sum(length_of(part) for part in parts if isinstance(part, dict)))
+    if asked is None:
+        parts = parameters.get("multi_prompt")
+        each = (length_of(part) for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
+        return min(LONGEST, sum(each))
     try:
-        seconds = float(asked.removesuffix("s") if isinstance(asked, str) else asked or 0)
+        seconds = float(asked.removesuffix("s") if isinstance(asked, str) else asked)
         return round(min(LONGEST, max(0.0, seconds)))
     except (TypeError, ValueError):  # `auto` and the like, and what is no number at all
         return 0

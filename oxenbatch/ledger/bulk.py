@@ -45,14 +45,8 @@ class Terms(NamedTuple):
     inputs: Staging
 
 
-class Drawn(NamedTuple):
-    """One sample of a row, as it is recorded."""
-
-    number: int
-    seed: int | None
-    request_hash: str
-    name: str
-    """Without its sub-folder, and without a mark."""
+Drawn = tuple[int, int | None, str, str]
+"""One sample of a row: its number, seed, `request_hash`, and its name without sub-folder and mark."""
 
 
 def drawn(row: Row, key: str, hashed: str, takes_seed: Callable[[str], bool], after: int = 0) -> Iterator[Drawn]:
@@ -62,7 +56,7 @@ def drawn(row: Row, key: str, hashed: str, takes_seed: Callable[[str], bool], af
     for number in range(after + 1, row.samples + 1):
         seed = auto_seed(key, number) if seeds else None
         own_hash = request_hash(row.model, {**row.parameters, "seed": seed}) if seeds else hashed
-        yield Drawn(number, seed, own_hash, stem if row.samples == 1 else f"{stem}-{number}")
+        yield number, seed, own_hash, stem if row.samples == 1 else f"{stem}-{number}"
 
 
 def twice(row_id: str, where: str, number: int) -> Problem:

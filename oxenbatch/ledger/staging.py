@@ -6,7 +6,7 @@ import contextlib
 import gc
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.errors import ManifestError, Problem, printable
 from oxenbatch.jobs import Event, JobState, Row, canonical, job_key, length_of, request_hash
@@ -18,7 +18,7 @@ from oxenbatch.names import collision_key, marks, sub_folder
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from decimal import Decimal
 
     from oxenbatch.ledger.book import Ledger
@@ -201,7 +201,9 @@ def _chunks(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[list[Row] | 
                 work.elsewhere += 1
                 continue
             chunk.append(entry)
-            size += sum(_size(values) for values in (entry.parameters, entry.metadata, entry.written) if values)
+            for values in filter(None, (entry.parameters, entry.metadata, entry.written)):
+                for value in values.values():
+                    size += len(value) if value.__class__ is str else _size(value)
         if chunk and (len(chunk) == CHUNK or size >= CHUNK_SIZE or isinstance(entry, Problem)):
             yield chunk
             chunk, size = [], 0
@@ -211,12 +213,9 @@ def _chunks(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[list[Row] | 
         yield chunk
 
 
-def _size(values: Mapping[str, Any]) -> int:
-    """How many characters the values have, about."""
-    return sum(
-        len(v) if v.__class__ is str else 8 if v.__class__ not in (dict, list) else len(repr(v))
-        for v in values.values()
-    )
+def _size(value: object) -> int:
+    """How many characters a value that is no text takes, about."""
+    return len(repr(value)) if value.__class__ in (dict, list) else 8
 
 
 def _stage_chunk(work: _Work, chunk: list[Row]) -> Iterator[Problem]:

