@@ -37,9 +37,9 @@ class Why(StrEnum):
 
 
 WORDS_LEAST: Final = 6  # fewer letters would find errors of another kind too
-_CONTENT: Final = re.compile(
-    r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|likeness",
-    re.IGNORECASE,
+_CONTENT: Final = (
+    r"(?i)"
+    r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|likeness"
 )
 MEANING: Final[dict[Why, tuple[str, str]]] = {
     Why.CREDITS: ("the account had no credits left", "top it up, then put them back"),
@@ -90,7 +90,7 @@ def why(state: JobState, error: str) -> Why:
         return Why.TIMEOUT
     if not fails_again(error):
         return Why.TROUBLE
-    return Why.CONTENT if _CONTENT.search(error) else Why.PARAMETER
+    return Why.CONTENT if re.search(_CONTENT, error) else Why.PARAMETER
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ _HUBS_OWN: Final = frozenset((
 ))  # fmt: skip
 """Fields of a row that are the hub's: a parameter of that name cannot be read back from it."""
 _HUBS_CHOICE: Final = frozenset(["auto", "automatic", "random", "default", "any"])
-_ADDRESS: Final = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
-_KEPT: Final = re.compile(r"(?:input:|[a-z][a-z0-9+.-]*://[^/\s]*(/(?:\S*/)?))([0-9a-f]{64}\.[a-z0-9]{1,8})(?:[?#]|$)")
+_ADDRESS: Final = r"(?i)\s*([a-z][a-z0-9+.-]*://|data:)"
+_KEPT: Final = r"(?:input:|[a-z][a-z0-9+.-]*://[^/\s]*(/(?:\S*/)?))([0-9a-f]{64}\.[a-z0-9]{1,8})(?:[?#]|$)"
 """The address of an input file that we stored (its folder, its name), or a reference that was never given one."""
-_INVISIBLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd]+")
+_INVISIBLE: Final = r"[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufffd]+"
 CUT_FROM: Final = 64  # characters: nobody cuts a text shorter than that
 
 
@@ -90,11 +90,11 @@ def _sametext(theirs: str, ours: str) -> bool | None:
     a, b = (unicodedata.normalize("NFC", "\n".join(text.splitlines())).strip() for text in (theirs, ours))
     if a == b:
         return True
-    if (ours_kept := _KEPT.match(b)) and (theirs_kept := _KEPT.match(a)):
+    if (ours_kept := re.match(_KEPT, b)) and (theirs_kept := re.match(_KEPT, a)):
         # Named by its bytes: the same name is the same file, whatever host or folder the hub serves it from, and
         # another name in the same folder is another file, not ours by another address.
         return True if ours_kept[2] == theirs_kept[2] else False if ours_kept[1] == theirs_kept[1] else None
-    if b.casefold() in _HUBS_CHOICE or b == "-1" or _ADDRESS.match(b):
+    if b.casefold() in _HUBS_CHOICE or b == "-1" or re.match(_ADDRESS, b):
         return None  # for the hub to choose; or a file that the hub may keep under an address of its own
     was_cut = len(a) >= CUT_FROM and b.startswith(a.rstrip("… ."))
     return None if was_cut or _loose(a) == _loose(b) else False
@@ -102,7 +102,7 @@ def _sametext(theirs: str, ours: str) -> bool | None:
 
 def _loose(text: str) -> str:
     """The text without what a storing hub may change: case, compatibility forms, spaces and invisible characters."""
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return re.sub(_INVISIBLE, "", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _number(value: Any) -> Decimal | None:

@@ -124,10 +124,15 @@ def gravest(codes: set[int]) -> int:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean run?)`, or nothing where no known name is near."""
+    near = nearest(name, known, 2)
+    return f" (did you mean {' or '.join(printable(one, 80) for one in near)}?)" if near else ""
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1, likeness: float = 0.6) -> list[str]:
+    """Known names that look like this one, at most so many, the most alike first; `likeness` is from 0 to 1."""
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
-    near = get_close_matches(name, list(known), n=2)
-    return f" (did you mean {' or '.join(printable(one, 80) for one in near)}?)" if near else ""
+    return get_close_matches(name, list(known), most, likeness)
 
 
 def printable(text: Any, limit: int = 300) -> str:

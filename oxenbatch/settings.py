@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -63,14 +62,7 @@ SETTINGS: Final = frozenset({"concurrency", "max_cost_per_day", "notify", "heart
 def user_config(path: Path | None = None) -> dict[str, Any]:
     """What the user's `config.toml` says, nothing where there is none; `ConfigProblem` where it cannot be used."""
     path = path or user_config_path("oxenbatch") / CONFIG
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = tomllib.load(file, parse_float=Decimal)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
+    content, mode = _read(path)
     if strangers := sorted(content.keys() - SETTINGS):
         raise ConfigProblem(f"{printable(path)}: {printable(strangers[0])} is no setting; known are {sorted(SETTINGS)}")
     if content.keys() & {"notify", "heartbeat"} and mode & (stat.S_IRGRP | stat.S_IROTH):
@@ -102,15 +94,21 @@ def addresses(path: Path | None = None) -> Addresses:
     return Addresses(tuple(notify), heartbeat)
 
 
-def _key_in(path: Path, host: str) -> str | None:
+def _read(path: Path) -> tuple[dict[str, Any], int]:
+    """What the file says, and its mode; nothing where there is none, `ConfigProblem` where it cannot be read."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = tomllib.load(file)
+            import tomllib  # noqa: PLC0415 - most users have no such file
+
+            return tomllib.load(file, parse_float=Decimal), os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
-        return None
+        return {}, 0
     except (OSError, ValueError) as error:
         raise ConfigProblem(f"{printable(path)} cannot be read: {error}") from error
+
+
+def _key_in(path: Path, host: str) -> str | None:
+    content, mode = _read(path)
     hosts = content.get("host_configs")
     found: str | None = None
     for entry in hosts if isinstance(hosts, list) else []:

@@ -11,7 +11,6 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from fractions import Fraction
 from math import floor
 from typing import TYPE_CHECKING, Final, Self
 
@@ -78,6 +77,8 @@ class Shard:
 
     def share_of_dollars(self, whole: Decimal) -> Decimal:
         """Its part of an amount, in whole nanodollars; what is less than one nanodollar is nobody's."""
+        from fractions import Fraction  # noqa: PLC0415 - seldom
+
         return Decimal(self.share(floor(Fraction(whole) * NANOS))) / NANOS
 
     def limits(self, whole: Limits) -> Limits:

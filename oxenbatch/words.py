@@ -29,30 +29,30 @@ class Cause(StrEnum):
     HUB = "hub"
 
 
-_CREDITS: Final = re.compile(
+_CREDITS: Final = (
+    r"(?i)"
     r"insufficient[ _-]*(account[ _-]*)?(credit|fund|balance)|(not|n't)( have)? enough credits|(out of|no|zero) credits"
     r"|credits? ((are|is|have been) )?(exhausted|depleted)|credit balance|payment required|quota exceeded"
-    r"|billing (issue|problem|account|limit|hard limit|details)",  # not bare `billing`: a prompt may speak of it
-    re.IGNORECASE,
+    r"|billing (issue|problem|account|limit|hard limit|details)"  # not bare `billing`: a prompt may speak of it
 )
 RATE_TOO: Final = re.compile(r"quota", re.IGNORECASE)  # on a 429 a quota is one of calls a minute
 # `forbidden` and `unauthorized` are the key's only where they are all that is said: "could not fetch input_image:
 # 403 Forbidden" and "unauthorized likeness" are the row's, and one row must not stop the batch.
-_KEY: Final = re.compile(
+_KEY: Final = (
+    r"(?i)"
     r"unauthenticated|invalid (api[ _-]?)?(key|token)|\b(key|token)\b.{0,20}\b(revoked|expired)"
-    r"|^\W*(40[13]\W+)?(unauthori[sz]ed|forbidden)\W*$",
-    re.IGNORECASE,
+    r"|^\W*(40[13]\W+)?(unauthori[sz]ed|forbidden)\W*$"
 )
-_LASTING: Final = re.compile(
+_LASTING: Final = (
+    r"(?i)"
     r"polic|safety|moderat|nsfw|sensitive|prohibit|flagged|blocked|violat|copyright|inappropriate|not allowed|rejected"
     r"|invalid|must be|must have|required|unsupported|not supported|out of range|parameter|validation|expected|unknown"
-    r"|too (long|large|short|small|many)|not found|malformed|exceeds|cannot be|bad request|\b4(00|04|22)\b",
-    re.IGNORECASE,
+    r"|too (long|large|short|small|many)|not found|malformed|exceeds|cannot be|bad request|\b4(00|04|22)\b"
 )
-_PASSING: Final = re.compile(
+_PASSING: Final = (
+    r"(?i)"
     r"time[d]?[ -]?out|overload|temporar|try again|retry|capacity|unavailable|internal|server error|connection|reset"
-    r"|rate limit|too many requests|throttl|busy|upstream|gateway|\b50[0-4]\b|\b429\b",
-    re.IGNORECASE,
+    r"|rate limit|too many requests|throttl|busy|upstream|gateway|\b50[0-4]\b|\b429\b"
 )
 
 
@@ -80,9 +80,9 @@ def all_words(payload: Any) -> str:
 
 def cause_of(words: str | None) -> Cause | None:
     """The account's trouble that the words speak of, if they do."""
-    if words and _CREDITS.search(words):
+    if words and re.search(_CREDITS, words):
         return Cause.CREDITS
-    if words and _KEY.search(words):
+    if words and re.search(_KEY, words):
         return Cause.KEY
     return None
 
@@ -92,17 +92,17 @@ def fails_again(words: str | None) -> bool:
 
     Words that we do not know are taken for passing trouble: another attempt is bounded, and failing costs nothing.
     """
-    if not words or _PASSING.search(words):
+    if not words or re.search(_PASSING, words):
         return False
-    return bool(_LASTING.search(words))
+    return bool(re.search(_LASTING, words))
 
 
-_VARYING: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]*|\d+", re.IGNORECASE)
+_VARYING: Final = r"(?i)[0-9a-f]{8}[0-9a-f-]*|\d+"
 
 
 def alike(words: str) -> str:
     """The words without what differs from one request to the next: its number, its seconds."""
-    return _VARYING.sub("#", words)
+    return re.sub(_VARYING, "#", words)
 
 
 def failure_event(words: str | None) -> Event:

@@ -7,7 +7,6 @@ that cannot be compiled is not held against anybody's row, and no schema can mak
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import jsonschema_rs
 
 from oxenbatch.catalog.faults import Fault, faults_of
-from oxenbatch.errors import printable
+from oxenbatch.errors import nearest, printable
 from oxenbatch.jobs import PER_POST
 from oxenbatch.prices import DECIDING, estimate
 
@@ -184,8 +183,7 @@ class Catalog:
     def suggest(self, model_id: str) -> list[str]:
         """Up to three ids that look like it, the nearest first."""
         by_key = {known.casefold(): known for known in self._models}
-        near = difflib.get_close_matches(model_id.casefold()[:200], by_key, n=3, cutoff=0.6)
-        return [by_key[key] for key in near]
+        return [by_key[key] for key in nearest(model_id.casefold()[:200], by_key, 3)]
 
     def search(self, text: str) -> list[Model]:
         """Models whose id, name, summary or medium holds every word of the text, without case."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from oxenbatch.errors import printable
+from oxenbatch.errors import nearest, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -83,7 +82,7 @@ def _meant(error: jsonschema_rs.ValidationError) -> str:
         return ""
     by_key = {str(option).casefold(): option for option in kind.options}
     said = error.instance.casefold()[:200]
-    near = difflib.get_close_matches(said, by_key, n=5)
+    near = nearest(said, by_key, 5)
     if not near or by_key[near[0]] == error.instance:
         return ""
     meant = by_key[max(near, key=lambda one: _alike(one, said))]  # 16:10 is 16:9, and not 1:1
@@ -96,7 +95,7 @@ def _alike(one: str, other: str) -> int:
 
 
 def _stranger(path: tuple[str | int, ...], model_id: str, known: Collection[str]) -> Fault:
-    near = difflib.get_close_matches(str(path[-1]), known, n=1) if len(path) == 1 else []
+    near = nearest(str(path[-1]), known) if len(path) == 1 else []
     hint = f"; did you mean {printable(near[0], 80)}?" if near else ""
     return Fault(path, f"is not a parameter of {printable(model_id, 80)}{hint}", "stranger")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
 from typing import TYPE_CHECKING, Final, Literal
 
 from oxenbatch.cli.options import json_line
@@ -60,6 +59,8 @@ def set_up(say: Callable[[str], None], *, verbose: int, quiet: bool, form: Forma
     root.addHandler(said)
     if file is None:
         return
+    from logging.handlers import WatchedFileHandler  # noqa: PLC0415 - it brings pickle and sockets along
+
     try:
         written = WatchedFileHandler(file, encoding="utf-8", delay=False)  # logrotate may move it away
     except OSError as error:

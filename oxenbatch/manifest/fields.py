@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from oxenbatch.catalog.faults import kinds, shown
-from oxenbatch.errors import printable
+from oxenbatch.errors import nearest, printable
 from oxenbatch.manifest.head import OURS, RESERVED
 from oxenbatch.manifest.ids import CONTROL
 from oxenbatch.manifest.inputs import Marks, marks
@@ -211,7 +210,7 @@ class Plan:
 
     def _near(self, name: str, likeness: float) -> str | None:
         known = {one.casefold(): one for one in [*self.properties, *OURS]}
-        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=likeness)
+        near = nearest(name.casefold(), known, likeness=likeness)
         return known[near[0]] if near else None
 
 

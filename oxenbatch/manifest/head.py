@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from oxenbatch.catalog.faults import shown
-from oxenbatch.errors import Problem, printable
+from oxenbatch.errors import Problem, nearest, printable
 from oxenbatch.jobs import canonical
 from oxenbatch.manifest import templates
 from oxenbatch.wire import InputPlace, Target
@@ -133,7 +132,7 @@ def read_head(members: Mapping[str, Member], name: str, shown_as: str) -> Head:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.casefold(), list(known), n=1)
+    near = nearest(name.casefold(), known)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 

@@ -6,13 +6,12 @@ What is put in is never looked at again, so a value with braces in it stays as i
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Final
 
-from oxenbatch.errors import printable
+from oxenbatch.errors import nearest, printable
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -107,7 +106,7 @@ def _value(name: str, known: Mapping[str, str | None], others: Iterable[str]) ->
     if key in known:
         raise TemplateFault(f"the template names {{{printable(name, 80)}}}, which this row leaves empty")
     everything = sorted({*known, *others})
-    near = difflib.get_close_matches(key, everything, n=1)
+    near = nearest(key, everything)
     hint = f"did you mean {{{printable(near[0], 80)}}}? " if near else ""
     raise TemplateFault(
         f"{{{printable(name, 80)}}} is not a known name; {hint}known are {printable(', '.join(everything), 300)} "
