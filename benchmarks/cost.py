@@ -130,7 +130,7 @@ async def measure(ledger: Ledger, hub: Hub, folder: Path, count: int) -> dict[st
             with spent.on("fetch", less="settle"):
                 kept.append((fetch, await downloads.fetch(fetch, fetch.url or "")))
         with spent.on("keep"):
-            together(ledger, kept, lambda pair: news.keep(ledger, *pair, at=time.time()))
+            together(ledger, kept, lambda pair: news.keep(ledger, [pair], at=time.time()))
         made += len(batch)
     return {part: 1e6 * seconds / made for part, seconds in spent.seconds.items()}
 

@@ -78,7 +78,7 @@ class Made:
         kept = Kept(name, hashlib.sha256(content).hexdigest(), len(content), f"{media.kind}/{media.extension}",
                     media.width, media.height, media.seconds, media.fps, media.audio,
                     is_blank(self.folder / name, media, len(content)))  # fmt: skip
-        keep(self.book.ledger, fetch, kept, at=self.book.tick())
+        keep(self.book.ledger, [(fetch, kept)], at=self.book.tick())
 
 
 _ID = "printf('%08x-0000-4000-8000-000000000000', i)"

@@ -138,7 +138,7 @@ class Book:
     def keep(self, fetch: Fetch | None = None) -> Fetch:
         found = fetch or self.fetch()
         kept = Kept(f"{found.name}.png", "a" * 64, 1234, "image/png", 64, 32)
-        news.keep(self.ledger, found, kept, at=self.tick())
+        news.keep(self.ledger, [(found, kept)], at=self.tick())
         return found
 
     def give_up(self, fetch: Fetch | None = None) -> None:

@@ -332,7 +332,7 @@ def test_a_file_that_is_kept_is_recorded_and_its_address_is_forgotten(book: Book
     fetch = book.fetch()
     news.fetch_failed(book.ledger, fetch, at=book.now, why="reset", retry_at=book.now)
     kept = Kept("x.mp4", "b" * 64, 99, "video/mp4", 640, 480, 5.0, 24.0)
-    news.keep(book.ledger, fetch, kept, at=book.tick())
+    news.keep(book.ledger, [(fetch, kept)], at=book.tick())
     found, sample = book.generation(generation_id), book.sample()
 
     assert {name: found[name] for name in Kept.__slots__} == {name: getattr(kept, name) for name in Kept.__slots__}

@@ -55,8 +55,8 @@ class Batch(Book):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(generation_id.encode())
         sha256 = hashlib.sha256(generation_id.encode()).hexdigest()
-        news.keep(self.ledger, fetch, Kept(f"{fetch.name}.png", sha256, len(generation_id), "image/png"),
-                  at=self.tick())  # fmt: skip
+        kept = Kept(f"{fetch.name}.png", sha256, len(generation_id), "image/png")
+        news.keep(self.ledger, [(fetch, kept)], at=self.tick())
 
     def reject(self, sample_id: int) -> None:
         """A person sets the sample's result aside."""

@@ -48,7 +48,7 @@ def test_each_result_is_one_line_with_its_columns_in_order(book: Book, tmp_path:
     (generation_id,) = book.accept()
     book.hear(generation_id, "succeeded", cost=Decimal("0.04"), completed_at=1_800_000_000.9)
     kept = Kept("hero.mp4", "c" * 64, 7, "video/mp4", 640, 480, 5.0, 24.0, audio=True)
-    keep(book.ledger, book.fetch(), kept, at=book.tick())
+    keep(book.ledger, [(book.fetch(), kept)], at=book.tick())
 
     assert write_metadata(book.ledger, tmp_path) == 1
     (line,) = _lines(tmp_path)

@@ -19,11 +19,15 @@ from oxenbatch.ledger.clerk import ThreadClerk
 from oxenbatch.plan import Limits
 from oxenbatch.reserve import NAME as RESERVE
 from oxenbatch.reserve import Reserve
+from oxenbatch.runner import fetching
 from oxenbatch.runner.bell import Bell, Tone
+from oxenbatch.sandbox.lives import Life
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from oxenbatch.runner import Runner
 
 
 @pytest.fixture
@@ -152,6 +156,8 @@ def test_while_events_bring_every_end_the_list_is_asked_seldom(folder: Path) -> 
 
 
 ROWS_COUNTED = 60
+AT_ONCE = {"life": Life.parse("2")}
+"""All that is made at once is made for equally long."""
 
 
 def _counted(folder: Path, **more: Any) -> World:
@@ -184,9 +190,45 @@ def test_the_ledger_is_asked_a_handful_of_times_for_each_row(folder: Path) -> No
     world = _counted(folder)
     each = {name: count / ROWS_COUNTED for name, count in world.asked.items()}
 
-    assert each["_record"] == each["keep"] == 1
+    assert each["_record"] == 1
     assert max(each["hear"], each["_authorise"], each["fetchable"]) <= 3, each
     assert sum(each.values()) <= 13, each
+
+
+def test_files_that_come_into_their_places_together_are_recorded_together(folder: Path) -> None:
+    world = World(folder, rows(32), limits=Limits(concurrency=32), hub_options=AT_ONCE)
+    world.run()
+
+    world.assert_whole()
+    assert world.asked["keep"] <= 32 / 4
+
+
+def test_the_last_file_under_way_waits_for_no_other_to_be_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TOGETHER_S", 3600.0)
+    world = World(folder, rows(8), limits=Limits(concurrency=8))
+    world.run(within_s=600.0)
+
+    world.assert_whole()
+
+
+def test_whoever_leaves_at_once_records_the_files_that_waited_for_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TOGETHER_S", 3600.0)
+    slow = {"do": "slow_answer", "on": "GET /files/ID", "seconds": 50.0, "after": 1}
+    world = World(folder, rows(2), limits=Limits(concurrency=2), faults=[slow], hub_options=AT_ONCE)
+
+    async def leave(runner: Runner, world: World) -> None:
+        while not list(world.folder.glob("*.png")):  # noqa: ASYNC110 - virtual time: a look costs nothing
+            await asyncio.sleep(0.5)
+        runner.abandon()
+
+    with contextlib.suppress(asyncio.CancelledError):
+        world.run(during=leave)
+
+    assert world.states() == {"downloaded": 1, "succeeded": 1}
 
 
 def test_an_end_that_overtakes_its_posts_answer_costs_no_call(folder: Path) -> None:

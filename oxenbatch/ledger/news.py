@@ -300,18 +300,19 @@ class Kept:
     """Whether it is of one colour; None where that could not be told."""
 
 
-def keep(ledger: Ledger, fetch: Fetch, kept: Kept, *, at: float) -> None:
-    """The sample's file is recorded, and how it differs from what was asked for; its address is forgotten."""
+def keep(ledger: Ledger, files: Iterable[tuple[Fetch, Kept]], *, at: float) -> None:
+    """The samples' files are recorded, and how they differ from what was asked for; their addresses are forgotten."""
     with ledger.immediate():
-        ledger.conn.execute(
-            "update generations set state = 'downloaded', result_url = null, file = ?, sha256 = ?, bytes = ?,"
-            " media_type = ?, width = ?, height = ?, seconds = ?, fps = ?, audio = ?, blank = ?, mismatches = ?,"
-            " downloaded_at = ?, fetch_tries = fetch_tries + 1 where generation_id = ?",
-            (kept.file, kept.sha256, kept.bytes, kept.media_type, kept.width, kept.height, kept.seconds, kept.fps,
-             kept.audio, kept.blank, _mismatches(ledger, fetch.sample_id, kept), at, fetch.generation_id),
-        )  # fmt: skip
-        ledger.move(fetch.sample_id, Event.FETCHED, at=at, generation_id=fetch.generation_id,
-                    columns={"file": kept.file, "not_before": None, "error": None})  # fmt: skip
+        for fetch, kept in files:
+            ledger.conn.execute(
+                "update generations set state = 'downloaded', result_url = null, file = ?, sha256 = ?, bytes = ?,"
+                " media_type = ?, width = ?, height = ?, seconds = ?, fps = ?, audio = ?, blank = ?, mismatches = ?,"
+                " downloaded_at = ?, fetch_tries = fetch_tries + 1 where generation_id = ?",
+                (kept.file, kept.sha256, kept.bytes, kept.media_type, kept.width, kept.height, kept.seconds, kept.fps,
+                 kept.audio, kept.blank, _mismatches(ledger, fetch.sample_id, kept), at, fetch.generation_id),
+            )  # fmt: skip
+            ledger.move(fetch.sample_id, Event.FETCHED, at=at, generation_id=fetch.generation_id,
+                        columns={"file": kept.file, "not_before": None, "error": None})  # fmt: skip
 
 
 def _mismatches(ledger: Ledger, sample_id: int, kept: Kept) -> str | None:

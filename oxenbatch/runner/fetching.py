@@ -15,13 +15,14 @@ from oxenbatch.runner.bell import Tone
 
 if TYPE_CHECKING:
     from oxenbatch.download import Downloads
-    from oxenbatch.ledger.news import Fetch
+    from oxenbatch.ledger.news import Fetch, Kept
     from oxenbatch.runner.desk import Desk
 
 log = logging.getLogger(__name__)
 
 FETCH_TRIES: Final = 8
 FETCH_PAUSE_MAX_S: Final = 30.0
+TOGETHER_S: Final = 0.02  # a file that is in its place may wait for others, to be recorded in one commit
 
 
 class Fetching:
@@ -30,6 +31,10 @@ class Fetching:
     def __init__(self, desk: Desk, downloads: Downloads) -> None:
         self.desk = desk
         self._downloads = downloads
+        self._open = 0
+        """Files that are on their way."""
+        self._kept: list[tuple[Fetch, Kept]] = []
+        """Files that are in their places, and wait to be recorded."""
         self._more = True
         """There may be more to be had than there was room for when we last looked."""
 
@@ -38,22 +43,23 @@ class Fetching:
         async with asyncio.TaskGroup() as downloads:
             while not desk.over and not desk.hub_is_lost():
                 mark = desk.bell.mark(Tone.FETCH)
-                room = DOWNLOADS - len(desk.fetching)
+                room = DOWNLOADS - self._open
                 due_at = None
                 if room > 0:
                     now, busy = desk.hub.time.now(), tuple(desk.fetching)
                     todo, due_at = await desk.clerk.do(news.fetchable, room, now=now, busy=busy)
                     for fetch in todo:
                         desk.fetching.add(fetch.sample_id)
+                        self._open += 1
                         downloads.create_task(self._fetch_one(fetch), name=f"fetch {fetch.generation_id}")
                     self._more = len(todo) == room
-                    if self._more and len(desk.fetching) < DOWNLOADS:
+                    if self._more and self._open < DOWNLOADS:
                         continue  # one ended while we looked
                 wait = None if due_at is None else max(0.05, due_at - desk.hub.time.now())
                 await desk.bell.wait(mark, wait, Tone.FETCH)
 
     async def _fetch_one(self, fetch: Fetch) -> None:
-        tones = Tone.ALL
+        kept = None
         try:
             url = fetch.url or await self._fresh_address(fetch)
             kept = await self._downloads.fetch(fetch, url)
@@ -61,12 +67,39 @@ class Fetching:
             self.desk.stop(Stop.DISK, str(error))
         except (FileTrouble, AddressExpired, AddressRefused, HubTrouble) as error:
             await self._fetch_failed(fetch, error)
-        else:
-            await self.desk.clerk.do(news.keep, fetch, kept, at=self.desk.hub.time.now())
-            tones = Tone.LOOK | Tone.FETCH if self._more else Tone.LOOK
         finally:
-            self.desk.fetching.discard(fetch.sample_id)
-            self.desk.bell.ring(tones)
+            self._open -= 1
+            if kept is None:
+                self.desk.fetching.discard(fetch.sample_id)
+                self.desk.bell.ring()
+            elif self._more:
+                self.desk.bell.ring(Tone.FETCH)
+        if kept is not None:
+            await self._keep(fetch, kept)
+
+    async def _keep(self, fetch: Fetch, kept: Kept) -> None:
+        """The file is recorded, with those that come into their places soon after it.
+
+        That takes no time: nobody waits for the record while other files are on their way. Whoever is killed meanwhile
+        finds the file in its place, as if he had been killed before.
+        """
+        self._kept.append((fetch, kept))
+        if self._open and len(self._kept) > 1:
+            return  # the first of them records it
+        try:
+            if self._open:
+                await asyncio.sleep(TOGETHER_S)
+        finally:  # and at once, where this is cancelled
+            await self._record()
+
+    async def _record(self) -> None:
+        """All files that are in their places are in the ledger."""
+        desk = self.desk
+        together, self._kept = self._kept, []
+        if together:  # else the last of them came before the first had waited long enough
+            await desk.clerk.do(news.keep, together, at=desk.hub.time.now())
+            desk.fetching.difference_update(fetch.sample_id for fetch, _ in together)
+            desk.bell.ring(Tone.LOOK)
 
     async def _fresh_address(self, fetch: Fetch) -> str:
         generation = await self.desk.hub.generation(fetch.generation_id)
