@@ -139,11 +139,9 @@ class Downloads:
     def _part_path(self, name: str) -> Path:
         self.place.check()
         try:
-            path = inside(self.folder, name + ".part")
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
+            return inside(self.folder, name + ".part")
+        except ValueError as error:
             raise MachineError(f"cannot write into {printable(self.folder)}: {error}") from error
-        return path
 
     def _finish(self, file: int, path: Path, fetch: Fetch, sha256: str, size: int) -> Kept:
         """The part is durable, sound, and under its final name."""
@@ -203,8 +201,14 @@ def _open_part(path: Path, known: tuple[int, int] | None) -> int:
                 return file
             os.close(file)
             raise FileTrouble("another file was put in the place of what had arrived")
-        path.unlink(missing_ok=True)
-        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        anew = flags | os.O_CREAT | os.O_EXCL
+        try:
+            return os.open(path, anew, 0o666)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            path.unlink(missing_ok=True)
+        return os.open(path, anew, 0o666)
     except OSError as error:
         raise MachineError(f"cannot write {printable(path)}: {error}") from error
 
