@@ -7,7 +7,6 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from oxenbatch.advice import EXITS
 from oxenbatch.errors import OxenbatchError, TryAgain, printable
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ class Night:
     def end(self, code: int, line: str) -> None:
         """The command is over, with this exit code; `line` is what machines are told."""
         self._over = True
+        from oxenbatch.advice import EXITS  # noqa: PLC0415 - not for --help
+
         meaning = EXITS.get(code, "a failure")
         log.info("the run ends (%s): %s", meaning, line or f"exit={code}")
         self._join()

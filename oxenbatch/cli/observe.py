@@ -74,12 +74,9 @@ class Observer:
         self._progress = progress
         self._sinks: list[Sink] = [progress, *sinks]
         self._every_s = LOOK_S if progress.style == "bar" else SELDOM_S
-        self._idle = progress.style == "none" and not sinks
 
     async def watch(self, runner: Runner, plan: Plan) -> None:
         """Show the run to all sinks until this task is cancelled."""
-        if self._idle:
-            return
         eyes = Eyes(plan.ledger)
         try:
             while True:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oxenbatch.access import Access
-    from oxenbatch.batch import Batch, Plan
+    from oxenbatch.batch import Batch, Plan, Watcher
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
     from oxenbatch.reuse import Rehearsal
@@ -254,8 +254,6 @@ class RunCommand:
     def _run_batch(
         self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None
     ) -> int:
-        from oxenbatch.cli.observe import Observer  # noqa: PLC0415
-
         if self.options["dask"]:
             return self._run_on_cluster(manifest, folder, date, access)
         batch = self._batch(manifest, folder, date, access, catalog)
@@ -274,11 +272,19 @@ class RunCommand:
             elif not self._confirmed(plan, batch):
                 summary = batch.leave(5, "it was not confirmed")
             else:
-                summary = batch.run(plan, Observer(self.progress, self.night.sinks).watch)
+                summary = batch.run(plan, self._watcher())
         self.summaries.append((plan, summary))
         self.night.ended(manifest.name, plan, summary)
         self._report(plan, summary)
         return summary.exit_code
+
+    def _watcher(self) -> Watcher | None:
+        """Shows the run to those who look at it; None where nobody does."""
+        if self.progress.style == "none" and not self.night.sinks:
+            return None
+        from oxenbatch.cli.observe import Observer  # noqa: PLC0415 - not for --help
+
+        return Observer(self.progress, self.night.sinks).watch
 
     def _batch(self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None) -> Batch:
         from oxenbatch.batch import Batch  # noqa: PLC0415 - not for --help
