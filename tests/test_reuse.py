@@ -46,7 +46,7 @@ def bought(book: Book, *rows: Any) -> list[str]:
         name = f"{fetch.name}.png"
         (book.path.parent / name).write_bytes(data)
         file = Kept(name, hashlib.sha256(data).hexdigest(), len(data), "image/png", 64, 32)
-        keep(book.ledger, fetch, file, at=book.tick())
+        keep(book.ledger, [(fetch, file)], at=book.tick())
         ids.append(generation_id)
     return ids
 

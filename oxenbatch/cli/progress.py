@@ -11,9 +11,10 @@ from oxenbatch.cli.talk import talk
 from oxenbatch.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
+    from oxenbatch.batch import Watcher
     from oxenbatch.cli.painter import Painter
     from oxenbatch.cli.view import View
 
@@ -73,6 +74,14 @@ class Progress:
             talk(words, self._stream)
         else:
             self._painter.say(words)
+
+    def watcher(self, sinks: Sequence[Sink]) -> Watcher | None:
+        """What shows a run here, and to these; None where nobody looks."""
+        if self.style == "none" and not sinks:
+            return None
+        from oxenbatch.cli.observe import Observer  # noqa: PLC0415 - not for --help
+
+        return Observer(self, sinks).watch
 
     def show(self, view: View, now: float) -> None:
         """The run is as the view says."""

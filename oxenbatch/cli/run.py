@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oxenbatch.access import Access
-    from oxenbatch.batch import Batch, Plan, Watcher
+    from oxenbatch.batch import Batch, Plan
     from oxenbatch.catalog import Catalog
     from oxenbatch.manifest import Manifest
     from oxenbatch.reuse import Rehearsal
@@ -272,19 +272,11 @@ class RunCommand:
             elif not self._confirmed(plan, batch):
                 summary = batch.leave(5, "it was not confirmed")
             else:
-                summary = batch.run(plan, self._watcher())
+                summary = batch.run(plan, self.progress.watcher(self.night.sinks))
         self.summaries.append((plan, summary))
         self.night.ended(manifest.name, plan, summary)
         self._report(plan, summary)
         return summary.exit_code
-
-    def _watcher(self) -> Watcher | None:
-        """Shows the run to those who look at it; None where nobody does."""
-        if self.progress.style == "none" and not self.night.sinks:
-            return None
-        from oxenbatch.cli.observe import Observer  # noqa: PLC0415 - not for --help
-
-        return Observer(self.progress, self.night.sinks).watch
 
     def _batch(self, manifest: Manifest, folder: Path, date: dt.date, access: Access, catalog: Catalog | None) -> Batch:
         from oxenbatch.batch import Batch  # noqa: PLC0415 - not for --help
