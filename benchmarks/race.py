@@ -171,17 +171,39 @@ def alone_on(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def race(who: str, case: Case) -> Run:
-    """One run of the client, in a folder of its own, with a hub of its own."""
+@dataclass(frozen=True)
+class Start:
+    """A client that has just been started, with a hub and a folder of its own."""
+
+    client: subprocess.Popen[bytes]
+    hub: Sandbox
+    folder: Path
+    spawned: float
+    began: float
+    """The same moment, monotonic."""
+
+    @property
+    def journal(self) -> Path:
+        """Where the hub writes down what happens."""
+        return self.folder / "journal.jsonl"
+
+    def posts(self) -> list[dict[str, Any]]:
+        """The hub's entries of the sends so far."""
+        entries = map(json.loads, self.journal.read_text().splitlines()) if self.journal.exists() else ()
+        return [entry for entry in entries if entry["do"] == "enqueue"]
+
+
+@contextmanager
+def started(who: str, case: Case) -> Iterator[Start]:
+    """The client runs, on a core of its own; whoever is within waits for it, or ends it."""
     with tempfile.TemporaryDirectory(prefix="oxenbatch-bench-") as name:
         folder = Path(name)
         manifest = write_prompts(case, folder)
-        journal = folder / "journal.jsonl"
         faults = folder / "faults.json"
         faults.write_text(json.dumps(case.faults))
         stand_in = Sandbox(
             speed=case.speed,
-            journal=journal,
+            journal=folder / "journal.jsonl",
             life=case.life,
             file_bytes=case.file_bytes,
             faults=faults if case.faults else None,
@@ -197,30 +219,45 @@ def race(who: str, case: Case) -> Run:
                 called = [*DOWNLOADERS[who], str(write_addresses(who, case, folder, hub))]
             else:
                 called = command(who, case, manifest, hub.url)
-            spawned = time.time()
-            began = time.monotonic()
+            spawned, began = time.time(), time.monotonic()
             with alone_on(CLIENT_CORE):
                 client = subprocess.Popen(called, env=environ)
-            _, status, used = os.wait4(client.pid, 0)
-            wall_s = time.monotonic() - began
-            client.returncode = os.waitstatus_to_exitcode(status)
-            record = hub.record()
-        if client.returncode not in (0, 3):
-            raise RuntimeError(f"{who} ended with {client.returncode}")
-        run = judge(case, folder, journal, record, spawned, wall_s, used)
+            yield Start(client, hub, folder, spawned, began)
+
+
+def race(who: str, case: Case) -> Run:
+    """One run of the client."""
+    with started(who, case) as start:
+        _, status, used = os.wait4(start.client.pid, 0)
+        wall_s = time.monotonic() - start.began
+        start.client.returncode = os.waitstatus_to_exitcode(status)
+        record = start.hub.record()
+        if start.client.returncode not in (0, 3):
+            raise RuntimeError(f"{who} ended with {start.client.returncode}")
+        run = judge(case, start, record, wall_s, used)
         # A downloader sends nothing: its time begins when it does.
         return replace(run, makespan_s=run.makespan_s + run.first_send_s) if who in DOWNLOADERS else run
 
 
-def judge(
-    case: Case, folder: Path, journal: Path, record: dict[str, Any], spawned: float, wall_s: float, used: Any
-) -> Run:
+def first_send_s(who: str, case: Case) -> float:
+    """Seconds from the client's start to its first send; then it is ended."""
+    with started(who, case) as start:
+        try:
+            while not (posts := start.posts()):
+                if start.client.poll() is not None or time.monotonic() - start.began > 60.0:
+                    raise RuntimeError(f"{who} has sent nothing")
+                time.sleep(0.02)
+        finally:
+            start.client.kill()
+            start.client.wait()
+        return float(min(post["born"] for post in posts)) - start.spawned
+
+
+def judge(case: Case, start: Start, record: dict[str, Any], wall_s: float, used: Any) -> Run:
     """What the run took, by the hub's journal and the files' times."""
-    entries = [json.loads(line) for line in journal.read_text().splitlines()]
-    posts = [entry for entry in entries if entry["do"] == "enqueue"]
-    made = [(post["born"], g) for post in posts for g in post["generations"]]
+    made = [(post["born"], g) for post in start.posts() for g in post["generations"]]
     ends = sorted(born + g["wait_s"] + g["work_s"] for born, g in made)
-    paths = [path for path in (folder / "out").rglob("*") if path.is_file() and path.suffix not in BESIDE]
+    paths = [path for path in (start.folder / "out").rglob("*") if path.is_file() and path.suffix not in BESIDE]
     there = sorted(path.stat().st_ctime_ns / 1e9 for path in paths)
     born = sorted(born for born, _ in made)
     return Run(
@@ -229,7 +266,7 @@ def judge(
         wall_s=wall_s,
         cpu_s=used.ru_utime + used.ru_stime,
         peak_mb=used.ru_maxrss / 1024,
-        first_send_s=born[0] - spawned,
+        first_send_s=born[0] - start.spawned,
         # Files come in nearly the order in which they were made: the n-th end is held against the n-th file.
         lag_ms=[1000 * (file - end) for file, end in zip(there, ends, strict=False)],
         handoff_ms=[1000 * (sent - freed) for sent, freed in zip(born[case.places :], ends, strict=False)],

@@ -22,13 +22,13 @@ from statistics import median
 from typing import Any
 
 import cost
-from race import CASES, DOWNLOADERS, MEASURES, Case, Found, Run, at, installed, race
+from race import CASES, DOWNLOADERS, MEASURES, Case, Found, Run, at, first_send_s, installed, race
 
 from oxenbatch import __version__
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-ENOUGH_S = 780.0
+ENOUGH_S = 660.0
 
 MUST: dict[str, tuple[str, float]] = {
     "first send to last file": ("limit", 1.01),
@@ -38,9 +38,10 @@ MUST: dict[str, tuple[str, float]] = {
     "lag p95": ("limit --fsync", 2.0),
     "hand-off p50": ("limit", 3.0),
     "peak memory": ("limit", 1.5),
-    "spawn to first send": ("limit", 1.4),
 }
 """Which yardstick each measure is held against, and the most that ours may be of it."""
+BEGUN = ("200/16 constant", "1000/64 constant")
+STARTS = 9
 
 
 def measured(cases: dict[str, Case], repeats: int, until: float) -> dict[str, Found]:
@@ -54,6 +55,17 @@ def measured(cases: dict[str, Case], repeats: int, until: float) -> dict[str, Fo
                     return found
                 found[name].runs.setdefault(who, []).append(race(who, case))
                 print(f"{time.monotonic() - began:6.0f} s  {name}: {who}", file=sys.stderr, flush=True)
+    return found
+
+
+def begun(cases: dict[str, Case], repeats: int) -> dict[str, float]:
+    """Spawn to first send, ours over `limit`'s, by number of rows: two tenths of a second, so of many starts."""
+    found = {}
+    for case in cases.values():
+        if case.name in BEGUN:
+            pairs = [(first_send_s("ours", case), first_send_s("limit", case)) for _ in range(repeats)]
+            ours, theirs = (median(times) for times in zip(*pairs, strict=True))
+            found[f"{case.rows:,} rows"] = ours / theirs
     return found
 
 
@@ -113,7 +125,7 @@ def over_ideal(found: Found, who: str) -> float:
     return median(run.makespan_s / run.ideal_s for run in found.runs[who])
 
 
-def other_table(found: dict[str, Found]) -> list[str]:
+def other_table(found: dict[str, Found], starts: dict[str, float]) -> list[str]:
     """The cases of one question each."""
     rows = ["| case | asked | measured | must be |", "|---|---|--:|--:|"]
     first = "first send to last file"
@@ -131,6 +143,10 @@ def other_table(found: dict[str, Found]) -> list[str]:
         value = ratio(found[name], first, "limit")
         rows.append(
             f"| {name}: 60 s and 120 s, longest first | time, against `limit` in order | {value:.3f} | ≤ {most} |"
+        )
+    for size, value in starts.items():
+        rows.append(
+            f"| a start with {size}, {STARTS} times | spawn to first send, against `limit` | {value:.2f} | ≤ 1.4 |"
         )
     slow = found["slow hub"]
     rows.append(f"| every answer 100 ms late | time, against `limit` | {ratio(slow, first, 'limit'):.3f} | |")
@@ -234,7 +250,9 @@ def plots(found: dict[str, Found], grown: dict[str, Any], folder: Path) -> None:
     plt.close("all")
 
 
-def results(found: dict[str, Found], grown: dict[str, Any], costs: dict[str, float], where: str) -> str:
+def results(
+    found: dict[str, Found], starts: dict[str, float], grown: dict[str, Any], costs: dict[str, float], where: str
+) -> str:
     """The page."""
     turns = min(len(runs) for one in found.values() for runs in one.runs.values())
     lines = [
@@ -263,7 +281,7 @@ def results(found: dict[str, Found], grown: dict[str, Any], costs: dict[str, flo
         "",
         "## Other questions",
         "",
-        *other_table(found),
+        *other_table(found, starts),
         "",
         "## Growth",
         "",
@@ -327,17 +345,20 @@ def main() -> None:
     where = machine()
     began = time.monotonic()
     cases = {name: small(case) for name, case in CASES.items()} if asked.quick else CASES
-    grown = growth(10_000 if asked.quick else asked.most)
-    print(f"{time.monotonic() - began:6.0f} s  growth", file=sys.stderr, flush=True)
+    found = measured(cases, 1 if asked.quick else asked.repeats, began + asked.seconds)
+    starts = begun(cases, 1 if asked.quick else STARTS)
+    print(f"{time.monotonic() - began:6.0f} s  starts", file=sys.stderr, flush=True)
     costs = cost.cost(*((2_000, 200) if asked.quick else (100_000, 2_000)))
     print(f"{time.monotonic() - began:6.0f} s  cost", file=sys.stderr, flush=True)
-    found = measured(cases, 1 if asked.quick else asked.repeats, began + asked.seconds)
+    grown = growth(10_000 if asked.quick else asked.most)  # last: what deletes a million files leaves the disk busy
+    print(f"{time.monotonic() - began:6.0f} s  growth", file=sys.stderr, flush=True)
     asked.folder.mkdir(parents=True, exist_ok=True)
-    (asked.folder / "RESULTS.md").write_text(results(found, grown, costs, where))
+    page = results(found, starts, grown, costs, where)
+    (asked.folder / "RESULTS.md").write_text(page)
     plots(found, grown, asked.folder)
     if asked.folder == HERE:
         write_headline(headline(found, where))
-    print(results(found, grown, costs, where))
+    print(page)
 
 
 if __name__ == "__main__":
