@@ -135,7 +135,7 @@ def lost_files(ledger: Ledger, folder: Path) -> list[tuple[int, str]]:
     try:
         for sample_id, file, size in reads.files(ledger):  # a million: paths that are looked up from here take half
             try:
-                found = os.stat(file, dir_fd=home, follow_symlinks=False)
+                found = os.lstat(file, dir_fd=home)
             except (OSError, ValueError):
                 lost.append((sample_id, file))
                 continue
