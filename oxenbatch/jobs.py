@@ -267,8 +267,9 @@ def length_of(parameters: dict[str, Any]) -> int:
     asked = parameters.get("duration", parameters.get("seconds"))
     if asked is None:
         parts = parameters.get("multi_prompt")
-        each = (length_of(part) for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
-        return min(LONGEST, sum(each))
+        if not isinstance(parts, list):
+            return 0
+        return min(LONGEST, sum(length_of(part) for part in parts if isinstance(part, dict)))
     try:
         seconds = float(asked.removesuffix("s") if isinstance(asked, str) else asked)
         return round(min(LONGEST, max(0.0, seconds)))

@@ -29,6 +29,7 @@ class Cause(StrEnum):
     HUB = "hub"
 
 
+# What only a refusal needs stands here as text: `re` keeps it compiled from its first use.
 _CREDITS: Final = (
     r"(?i)"
     r"insufficient[ _-]*(account[ _-]*)?(credit|fund|balance)|(not|n't)( have)? enough credits|(out of|no|zero) credits"

@@ -87,9 +87,9 @@ class Night:
 
     def end(self, code: int, line: str) -> None:
         """The command is over, with this exit code; `line` is what machines are told."""
-        self._over = True
-        from oxenbatch.advice import EXITS  # noqa: PLC0415 - not for --help
+        from oxenbatch.advice import EXITS  # noqa: PLC0415 - not before the first send
 
+        self._over = True
         meaning = EXITS.get(code, "a failure")
         log.info("the run ends (%s): %s", meaning, line or f"exit={code}")
         self._join()

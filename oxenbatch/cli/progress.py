@@ -79,7 +79,7 @@ class Progress:
         """What shows a run here, and to these; None where nobody looks."""
         if self.style == "none" and not sinks:
             return None
-        from oxenbatch.cli.observe import Observer  # noqa: PLC0415 - not for --help
+        from oxenbatch.cli.observe import Observer  # noqa: PLC0415 - only who looks needs it
 
         return Observer(self, sinks).watch
 

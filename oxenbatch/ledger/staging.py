@@ -201,9 +201,7 @@ def _chunks(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[list[Row] | 
                 work.elsewhere += 1
                 continue
             chunk.append(entry)
-            for values in filter(None, (entry.parameters, entry.metadata, entry.written)):
-                for value in values.values():
-                    size += len(value) if value.__class__ is str else _size(value)
+            size += _size(entry)
         if chunk and (len(chunk) == CHUNK or size >= CHUNK_SIZE or isinstance(entry, Problem)):
             yield chunk
             chunk, size = [], 0
@@ -213,9 +211,14 @@ def _chunks(work: _Work, rows: Iterable[Row | Problem]) -> Iterator[list[Row] | 
         yield chunk
 
 
-def _size(value: object) -> int:
-    """How many characters a value that is no text takes, about."""
-    return len(repr(value)) if value.__class__ in (dict, list) else 8
+def _size(row: Row) -> int:
+    """How many characters the row's values have, about."""
+    size = 0
+    for values in filter(None, (row.parameters, row.metadata, row.written)):
+        for value in values.values():
+            kind = value.__class__
+            size += len(value) if kind is str else len(repr(value)) if kind in (dict, list) else 8
+    return size
 
 
 def _stage_chunk(work: _Work, chunk: list[Row]) -> Iterator[Problem]:

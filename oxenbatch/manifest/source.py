@@ -45,12 +45,12 @@ _CHUNK: Final = 2**20
 _WIDE: Final = re.compile(rb"[\xf0-\xf4]")
 
 _DATE_MARK: Final = re.compile(r"\{(?:date|year|month|day)\}")
-_DATE_NAMES: Final = re.compile(r"(?<!\{)(?:\{\{)*\{(?:date|year|month|day)\}|\\u007[bB]")
+_DATE_NAMES: Final = re.compile(rf"(?<!\{{)(?:\{{\{{)*{_DATE_MARK.pattern}|\\u007[bB]")
 """A template's use of the date, or a brace spelt as a JSON escape, which may be one."""
-_CONTROLS: Final = bytes([*range(1, 9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
-"""Those of the next pattern that ASCII has: text of nothing but ASCII is looked through for them seven times faster."""
 _NOT_YAML: Final = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 """What the YAML parser refuses with no line to go by, or (the last of them) silently takes for a line's end."""
+_CONTROLS: Final = bytes(byte for byte in range(0x80) if _NOT_YAML.match(chr(byte)))
+"""Those of them that ASCII has: text of nothing but ASCII is looked through for them seven times faster."""
 
 
 def names_the_date(text: str) -> bool:

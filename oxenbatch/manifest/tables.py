@@ -131,18 +131,22 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
         """
         nonlocal beyond
         for line in lines:
-            if taken and len(taken) == MOST_CELL_LINES:
+            if len(taken) == MOST_CELL_LINES:
                 beyond += 1
             else:
                 taken.append(line)
             yield line
+
+    def begins() -> int:
+        """The line on which the record that is being read begins."""
+        return reader.line_num + 1 - len(taken) - beyond
 
     reader = csv.reader(keeping(), strict=True)
     while True:
         try:
             for cells in reader:
                 if len(taken) > 1:
-                    yield cells, reader.line_num + 1 - len(taken) - beyond, "".join(taken)
+                    yield cells, begins(), "".join(taken)
                     beyond = 0
                 elif cells:
                     yield cells, reader.line_num, taken[0]
@@ -151,8 +155,7 @@ def csv_records(lines: Iterable[str], shown: str) -> Iterator[Record | Problem]:
         except csv.Error as error:
             raw = "".join(taken)
             at = max(csv_starts(raw))
-            line = reader.line_num + 1 - len(taken) - beyond
-            place = f"{shown}:{line + raw.count(chr(10), 0, at)}"
+            place = f"{shown}:{begins() + raw.count(chr(10), 0, at)}"
             column = at - raw.rfind("\n", 0, at)
             yield entry(f"is not strict CSV: {_csv_words(str(error))}", place, column)
             taken.clear()
